@@ -1,0 +1,54 @@
+"""Packaging of sklearn_vad. Tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+INIT = (HERE / "sklearn_vad" / "__init__.py").read_text(encoding="utf-8")
+VERSION = re.search(r'^__version__ = "(.+)"$', INIT, re.MULTILINE).group(1)
+
+# The floors are the versions whose behaviour the code relies on.
+REQUIRES = [
+    "numpy>=1.26",  # first release for Python 3.12; __array__(copy=) follows numpy 2
+    "scipy>=1.11",  # what scikit-learn 1.6 is tested with on Python 3.11
+    "scikit-learn>=1.6",  # validate_data and __sklearn_tags__
+    "joblib>=1.3",  # parallel_config
+    "torch>=2.5",  # attention on the CPU without a T x T tensor; generators that pickle
+    "skorch>=1.1",  # works with the tags of scikit-learn 1.6
+    "safetensors>=0.4",  # the file format of fitted detectors
+]
+
+EXTRAS = {
+    "plot": ["matplotlib>=3.8"],  # layout="constrained" and stairs(baseline=None)
+    "test": [
+        "hypothesis>=6.100",
+        "matplotlib>=3.8",
+        "numpydoc>=1.8",
+        "pandas>=2.1",
+        "pytest>=8.0",
+        "pytest-xdist>=3.5",
+        "ruff>=0.6",
+    ],
+}
+
+setup(
+    name="sklearn_vad",
+    version=VERSION,
+    description="Weakly supervised video anomaly detection with scikit-learn estimators",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="BSD-3-Clause",
+    packages=find_packages(include=["sklearn_vad", "sklearn_vad.*"]),
+    python_requires=">=3.11",
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)

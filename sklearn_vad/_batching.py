@@ -1,0 +1,133 @@
+"""Bags into padded batches: ``{"X": (B, T, ...), "mask": (B, T)}``."""
+
+import numpy as np
+import torch
+
+# Feature values in one scoring batch: 64 MiB of float32.
+_SCORING_VALUES = 2**24
+
+
+def collate(bags):
+    """Pad bags to one length with zeros, in float32.
+
+    Parameters
+    ----------
+    bags : list of ndarray of shape (n_snippets_i, ...)
+
+    Returns
+    -------
+    batch : dict
+        "X", float32 of shape ``(B, T, ...)``, and "mask", bool ``(B, T)``,
+        True for real snippets.
+    """
+    lengths = np.array([len(bag) for bag in bags])
+    X = np.zeros((len(bags), lengths.max(), *bags[0].shape[1:]), dtype=np.float32)
+    for row, bag in zip(X, bags, strict=True):
+        row[: len(bag)] = bag
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    return {"X": torch.from_numpy(X), "mask": torch.from_numpy(mask)}
+
+
+def balanced_order(y, generator):
+    """Order one epoch so that every run of it holds both classes equally.
+
+    Classes alternate. Each video of the larger class comes once; the smaller
+    class is gone through as often as needed, shuffled anew each time.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_bags,)
+        0/1 labels. One class alone gives a plain shuffle.
+    generator : torch.Generator
+
+    Returns
+    -------
+    order : ndarray of int
+    """
+    classes = [np.flatnonzero(y == label) for label in (1, 0)]
+    classes = [members for members in classes if len(members)]
+    size = max(len(members) for members in classes)
+    rows = []
+    for members in classes:
+        rounds = -(-size // len(members))
+        drawn = [members[_permutation(len(members), generator)] for _ in range(rounds)]
+        rows.append(np.concatenate(drawn)[:size])
+    return np.stack(rows, axis=1).ravel()
+
+
+def _permutation(n, generator):
+    return torch.randperm(n, generator=generator).numpy()
+
+
+class TrainingBatches:
+    """One epoch of training batches per pass, in an order drawn anew.
+
+    Parameters
+    ----------
+    bags : Bags
+    y : ndarray of shape (n_bags,)
+        0/1 labels.
+    view : callable
+        Bag to the bag that training sees (sampled, or pooled into segments).
+    batch_size : int
+    balanced : bool
+        Draw both classes equally, see `balanced_order`.
+    generator : torch.Generator
+    """
+
+    def __init__(self, bags, y, view, batch_size, balanced, generator):
+        self.bags = bags
+        self.y = y
+        self.view = view
+        self.batch_size = batch_size
+        self.balanced = balanced
+        self.generator = generator
+
+    def __len__(self):
+        n = 2 * np.bincount(self.y, minlength=2).max() if self._two_draws else len(self.y)
+        return int(-(-n // self.batch_size))
+
+    @property
+    def _two_draws(self):
+        return self.balanced and 0 < self.y.sum() < len(self.y)
+
+    def __iter__(self):
+        if self.balanced:
+            order = balanced_order(self.y, self.generator)
+        else:
+            order = _permutation(len(self.y), self.generator)
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            batch = collate([self.view(self.bags[i]) for i in rows])
+            yield batch, torch.from_numpy(self.y[rows].astype(np.float32))
+
+
+def scoring_batches(bags, max_values=_SCORING_VALUES):
+    """Yield bags of similar length as batches, with their positions.
+
+    Parameters
+    ----------
+    bags : Bags
+    max_values : int
+        Feature values in a batch, padding included; a longer bag goes alone.
+
+    Yields
+    ------
+    positions : ndarray of int of shape (B,)
+    batch : dict
+        See `collate`.
+    """
+    lengths = bags.lengths
+    per_snippet = max(bags[0].size // len(bags[0]), 1)
+    positions = []
+    for i in np.argsort(-lengths, kind="stable"):
+        longest = lengths[positions[0]] if positions else 0
+        if positions and (len(positions) + 1) * longest * per_snippet > max_values:
+            yield _scoring_batch(bags, positions)
+            positions = []
+        positions.append(i)
+    yield _scoring_batch(bags, positions)
+
+
+def _scoring_batch(bags, positions):
+    return np.array(positions), collate([bags[i] for i in positions])

@@ -1,0 +1,418 @@
+"""The one base class: everything that detectors have in common, and no maths.
+
+A bag's way through it: `fit` checks what came in, `_engine.train` trains the
+module on padded batches, `score_snippets` runs it on whole bags, `score_frames`
+spreads the scores over frames. A detector adds its parameters, its module, its
+loss and what its training sees of a bag.
+"""
+
+from abc import ABCMeta, abstractmethod
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.model_selection import train_test_split
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from . import _engine
+from ._batching import TrainingBatches
+from .bags import FrameLabels, check_bags, check_video_labels, reads_as_rows
+from .metrics import frame_average_precision_score, frame_roc_auc_score
+from .timeline import expand_scores
+
+_VIDEO_SCORES = {"roc_auc": roc_auc_score, "average_precision": average_precision_score}
+_FRAME_SCORES = {
+    "frame_roc_auc": frame_roc_auc_score,
+    "frame_average_precision": frame_average_precision_score,
+}
+
+
+class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
+    """Base class of all detectors.
+
+    A subclass stores its parameters, the common ones among them, and defines
+    `_make_module`, `_loss_terms` and, where its training does not see whole
+    bags, `_training_view`.
+    """
+
+    _parameter_constraints = {
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "lr_decay": [StrOptions({"cosine"}), None],
+        "optimizer": [StrOptions(set(_engine.OPTIMIZERS))],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "balanced_batches": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
+        "validation_score": [StrOptions({"auto", *_VIDEO_SCORES, *_FRAME_SCORES})],
+        "patience": [Interval(Integral, 1, None, closed="left"), None],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state", np.random.Generator],
+        "precision": [StrOptions({"float32", "bfloat16"})],
+        "n_jobs": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Integral, None, -1, closed="right"),
+            None,
+        ],
+        "callbacks": [list, None],
+        "verbose": ["verbose"],
+    }
+
+    # What a detector defines ----------------------------------------------
+    @abstractmethod
+    def _make_module(self, n_features):
+        """Return the network, ``module(X, mask) -> dict`` with "scores"."""
+
+    @abstractmethod
+    def _loss_terms(self):
+        """Return ``(output, y, mask) -> dict`` of named loss terms to be added."""
+
+    def _training_view(self):
+        """Return the function from a bag to what training sees of it."""
+        return _whole_bag
+
+    def _video_score(self, scores):
+        """Return a video's score, given the scores of its snippets."""
+        return scores.max()
+
+    # Fitting --------------------------------------------------------------
+    def fit(self, X, y, validation=None):
+        """Train on bags with one label per video.
+
+        Parameters
+        ----------
+        X : Bags, sequence of arrays, object array or array
+            The videos; see `sklearn_vad.Bags`.
+        y : array-like of shape (n_bags,) or FrameLabels
+            Two classes; the larger one (``classes_[1]``) is anomalous. Of
+            `FrameLabels`, training sees the video labels only.
+        validation : tuple (bags, y), default=None
+            Held-out videos, scored after every epoch by `validation_score`;
+            the weights of the best epoch are kept. `FrameLabels` as y give
+            frame-level scores.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError, TypeError
+            For input of a wrong kind; the message names the bag.
+        """
+        self._validate_params()
+        going_on = self.warm_start and hasattr(self, "net_")
+        bags, y = self._check_training_input(X, y, reset=not going_on)
+        classes = self._check_classes(y)
+        y = np.asarray(y == classes[1], dtype=np.int64)
+        seed = _engine.draw_seed(self.random_state)
+        validation = self._check_validation(validation, classes)
+        if self.validation_fraction is not None:
+            if validation is not None:
+                raise ValueError("validation and validation_fraction exclude each other")
+            bags, y, validation = self._hold_out(bags, y, seed)
+        with _engine.cpu_threads(self.n_jobs):
+            net = self.net_ if going_on else self._new_net(bags, seed)
+            self._train(net, bags, y, lr_decay=self.lr_decay, validation=validation)
+        self._set_fitted(net, bags, classes)
+        return self
+
+    def partial_fit(self, X, y, classes=None):
+        """Train for `max_epochs` more, at constant learning rate.
+
+        The network and the optimiser's state are kept from the last call; the
+        first call starts anew.
+
+        Parameters
+        ----------
+        X : Bags, sequence of arrays, object array or array
+        y : array-like of shape (n_bags,) or FrameLabels
+            One class is enough once `classes` are known.
+        classes : array-like of shape (2,), default=None
+            Both labels, the anomalous one larger; needed in a first call whose
+            y holds one class only.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in `fit`, and for labels that are not among the classes.
+        """
+        self._validate_params()
+        known = hasattr(self, "net_")
+        bags, y = self._check_training_input(X, y, reset=not known)
+        if known:
+            known_classes = self.classes_
+        else:
+            known_classes = self._check_classes(y if classes is None else classes)
+        if classes is not None and not np.array_equal(np.unique(classes), known_classes):
+            raise ValueError(f"classes {classes} differ from {known_classes}")
+        unknown = np.setdiff1d(y, known_classes)
+        if len(unknown):
+            raise ValueError(f"y holds labels {unknown} besides {known_classes}")
+        y = np.asarray(y == known_classes[1], dtype=np.int64)
+        with _engine.cpu_threads(self.n_jobs):
+            if known:
+                net = self.net_
+            else:
+                net = self._new_net(bags, _engine.draw_seed(self.random_state))
+            self._train(net, bags, y)
+        self._set_fitted(net, bags, known_classes)
+        return self
+
+    def _new_net(self, bags, seed):
+        return _engine.build_net(
+            lambda: self._make_module(bags.n_features),
+            self._loss_terms(),
+            seed=seed,
+            optimizer=self.optimizer,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            max_epochs=self.max_epochs,
+            device=self.device,
+            precision=self.precision,
+            callbacks=self.callbacks,
+        )
+
+    def _train(self, net, bags, y, lr_decay=None, validation=None):
+        net.max_epochs = self.max_epochs
+        batches = TrainingBatches(
+            bags,
+            y,
+            self._training_view(),
+            self.batch_size,
+            self.balanced_batches,
+            net.generator,
+        )
+        _engine.train(
+            net,
+            batches,
+            lr=self.lr,
+            lr_decay=lr_decay,
+            validate=None if validation is None else self._validator(*validation),
+            patience=self.patience,
+            progress=bool(self.verbose),
+        )
+
+    def _set_fitted(self, net, bags, classes):
+        self.net_ = net
+        self.classes_ = classes
+        self.threshold_ = 0.5
+        self.history_ = [
+            {k: v for k, v in epoch.items() if k != "batches"} for epoch in net.history
+        ]
+        self.n_iter_ = len(self.history_)
+
+    # Checking -------------------------------------------------------------
+    def _check_X(self, X, reset=False):
+        """Return `X` as bags that this detector can take."""
+        rows = reads_as_rows(X)
+        if rows and not reset and not self._fitted_on_rows:
+            raise ValueError(
+                f"X is 2-D, shape {np.shape(X)}, but {type(self).__name__} was fitted"
+                " on longer bags; for the scores of one video pass [video]"
+            )
+        if rows:
+            X = X.detach().cpu().numpy() if hasattr(X, "detach") else X
+            X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
+        bags = check_bags(X)
+        if bags.bag_ndim != 2:
+            raise ValueError(
+                f"bags have {bags.bag_ndim} axes, {type(self).__name__} takes"
+                " (n_snippets, n_features); for crops of the same snippets, average"
+                " their scores or use MultiCropDetector"
+            )
+        if reset:
+            self.n_features_in_ = bags.n_features
+            self._fitted_on_rows = bool((bags.lengths == 1).all())
+            if not rows and hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
+        elif bags.n_features != self.n_features_in_:
+            raise ValueError(
+                f"bag 0 has {bags.n_features} features, but {type(self).__name__} is"
+                f" expecting {self.n_features_in_} features as input"
+            )
+        return bags
+
+    def _check_training_input(self, X, y, reset=True):
+        if y is None:
+            check_video_labels(y, 0)
+        bags = self._check_X(X, reset=reset)
+        return bags, check_video_labels(y, len(bags))
+
+    def _check_classes(self, y):
+        classes = np.unique(y)
+        if len(classes) == 1:
+            raise ValueError(
+                f"y holds one class only, {classes[0]!r}; expected two classes,"
+                " of which the larger is anomalous"
+            )
+        if len(classes) > 2:
+            raise ValueError(
+                f"Only binary classification is supported: y holds {len(classes)}"
+                f" classes ({classes[:5]}), expected two: normal and anomalous"
+            )
+        return classes
+
+    # Validation -----------------------------------------------------------
+    def _check_validation(self, validation, classes):
+        """Return validation data as (bags, 0/1 labels or FrameLabels)."""
+        if validation is None:
+            return None
+        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+            raise TypeError("validation must be a pair (bags, y)")
+        bags = self._check_X(validation[0])
+        labels = check_video_labels(validation[1], len(bags))
+        if isinstance(validation[1], FrameLabels):
+            return bags, validation[1]
+        if not np.array_equal(np.unique(labels), classes):
+            raise ValueError(
+                f"validation labels are {np.unique(labels)}, expected both {classes}"
+            )
+        return bags, np.asarray(labels == classes[1], dtype=np.int64)
+
+    def _hold_out(self, bags, y, seed):
+        """Split off `validation_fraction` of the videos, as many of each class."""
+        try:
+            rows = train_test_split(
+                np.arange(len(y)),
+                test_size=self.validation_fraction,
+                stratify=y,
+                random_state=seed,
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} of {len(y)} videos"
+                f" leaves too few of a class: {error}"
+            ) from error
+        train, valid = (np.sort(part) for part in rows)
+        return bags[train], y[train], (bags[valid], y[valid])
+
+    def _validator(self, bags, y):
+        """Return the score of a net on validation data, as `validation_score` says."""
+        name, has_frames = self.validation_score, isinstance(y, FrameLabels)
+        if name == "auto":
+            name = "frame_roc_auc" if has_frames else "roc_auc"
+        if name in _FRAME_SCORES and not has_frames:
+            raise ValueError(
+                f"validation_score={name!r} needs validation=(bags, FrameLabels(masks))"
+            )
+
+        def validate(net):
+            scores = _engine.score_bags(net, bags)
+            if name in _FRAME_SCORES:
+                return _FRAME_SCORES[name](y, scores)
+            return _VIDEO_SCORES[name](np.asarray(y), self._video_scores(scores))
+
+        return validate
+
+    # Scoring --------------------------------------------------------------
+    def score_snippets(self, X):
+        """Score every snippet of every bag.
+
+        Parameters
+        ----------
+        X : Bags, sequence of arrays, object array or array
+
+        Returns
+        -------
+        scores : list of ndarray of shape (n_snippets_i,)
+            In [0, 1]; higher is more anomalous.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError, TypeError
+            For input of a wrong kind, or unlike that of `fit`.
+        """
+        check_is_fitted(self, "net_")
+        bags = self._check_X(X)
+        with _engine.cpu_threads(self.n_jobs):
+            return _engine.score_bags(self.net_, bags, progress=bool(self.verbose))
+
+    def score_frames(self, X, n_frames=None, *, snippet_length=16):
+        """Score every frame of every bag: the score of the frame's snippet.
+
+        Parameters
+        ----------
+        X : Bags, sequence of arrays, object array or array
+        n_frames : sequence of int, default=None
+            Frames of each video; None gives ``n_snippets * snippet_length``.
+            Frames past the last snippet take the last score.
+        snippet_length : float or sequence of float, default=16
+            Frames per snippet, for all videos or for each.
+
+        Returns
+        -------
+        scores : list of ndarray of shape (n_frames_i,)
+
+        Raises
+        ------
+        ValueError
+            As `score_snippets`, and where frames and snippets don't fit.
+        """
+        return expand_scores(
+            self.score_snippets(X), n_frames, snippet_length=snippet_length
+        )
+
+    def _video_scores(self, scores):
+        return np.array([self._video_score(s.astype(np.float64)) for s in scores])
+
+    def decision_function(self, X):
+        """Video-level score minus `threshold_`; above 0 means anomalous.
+
+        Parameters
+        ----------
+        X : Bags, sequence of arrays, object array or array
+
+        Returns
+        -------
+        decision : ndarray of shape (n_bags,)
+        """
+        return self._video_scores(self.score_snippets(X)) - self.threshold_
+
+    def predict_proba(self, X):
+        """Video-level scores as two columns; they are not calibrated.
+
+        Parameters
+        ----------
+        X : Bags, sequence of arrays, object array or array
+
+        Returns
+        -------
+        proba : ndarray of shape (n_bags, 2)
+            Columns in the order of `classes_`; rows add up to 1.
+        """
+        scores = self._video_scores(self.score_snippets(X))
+        return np.column_stack([1 - scores, scores])
+
+    def predict(self, X):
+        """Tell normal from anomalous videos.
+
+        Parameters
+        ----------
+        X : Bags, sequence of arrays, object array or array
+
+        Returns
+        -------
+        labels : ndarray of shape (n_bags,)
+            Of `classes_`.
+        """
+        decision = self.decision_function(X)
+        return self.classes_[(decision > 0).astype(int)]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        tags.non_deterministic = False
+        return tags
+
+
+def _whole_bag(bag):
+    return bag

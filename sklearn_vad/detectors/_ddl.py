@@ -1,0 +1,364 @@
+"""DDL: locality-aware attention and discriminative dynamics learning.
+
+Y. Pu and X. Wu, "Locality-aware attention network with discriminative dynamics
+learning for weakly supervised anomaly detection", ICME 2022.
+
+Where the paper is silent or contradicts itself, we do this:
+
+- Eq. 1 has no 1/sqrt(d), as printed; the projections carry no biases.
+- Eq. 3: the prior is added after the softmax, not renormalised, the same for
+  every head, as printed.
+- The "1x1 causal convolution with kernel size K" covers K snippets of the past.
+- GELU (exact) and dropout follow both layers of the MLP.
+- Eq. 6 is the full binary cross-entropy; as printed, without the term of normal
+  videos, scores of 1 everywhere would be optimal.
+- Eq. 8 is the mean over all (anomalous, normal) pairs of the batch.
+"""
+
+import functools
+from collections.abc import Iterable
+from numbers import Integral, Real
+
+import torch
+import torch.nn.functional as F
+from sklearn.utils._param_validation import Interval
+from torch import nn
+
+from ..base import BaseAnomalyDetector
+from ..functional import (
+    dynamics_alignment_loss,
+    dynamics_ranking_loss,
+    locality_aware_attention,
+    mil_bce_loss,
+)
+from ..layers import Dropout
+from ..timeline import uniform_rows
+
+
+class LANet(nn.Module):
+    """Locality-aware attention, MLP and causal convolution, Eqs. 1-5.
+
+    Parameters
+    ----------
+    n_features : int
+        D.
+    n_heads, hidden_dim : int
+        k and D_h; the heads share the hidden dimension.
+    sigma : float or None
+        Of the location prior; None leaves it out.
+    mlp_dims : tuple of int
+    kernel_size : int
+        K, in snippets.
+    dropout : float
+    """
+
+    def __init__(
+        self, n_features, n_heads, hidden_dim, sigma, mlp_dims, kernel_size, dropout
+    ):
+        super().__init__()
+        self.n_heads = n_heads
+        self.sigma = sigma
+        self.query = nn.Linear(n_features, hidden_dim, bias=False)  # phi
+        self.key = nn.Linear(n_features, hidden_dim, bias=False)  # psi
+        self.value = nn.Linear(n_features, hidden_dim, bias=False)  # W_k
+        self.out = nn.Linear(hidden_dim, n_features, bias=False)  # W_h
+        self.norm = nn.LayerNorm(n_features)
+        widths = [n_features, *mlp_dims]
+        layers = []
+        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(fan_in, fan_out), nn.GELU(), Dropout(dropout)]
+        self.mlp = nn.Sequential(*layers)
+        self.regressor = nn.Conv1d(widths[-1], 1, kernel_size)
+
+    def _split_heads(self, x):
+        return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)  # (B, heads, T, d)
+
+    def forward(self, X, mask):
+        attended = locality_aware_attention(
+            self._split_heads(self.query(X)),
+            self._split_heads(self.key(X)),
+            self._split_heads(self.value(X)),
+            self.sigma,
+            mask,
+        )
+        attended = attended.transpose(1, 2).flatten(2)  # (B, T, D_h)
+        features = self.mlp(self.norm(self.out(attended) + X))  # (B, T, mlp_dims[-1])
+        past = F.pad(features.transpose(1, 2), (self.regressor.kernel_size[0] - 1, 0))
+        logits = self.regressor(past).squeeze(1)  # (B, T)
+        return {"scores": torch.sigmoid(logits.float()), "features": features}
+
+
+def ddl_loss_terms(
+    output, y, mask, *, ranking_weight, alignment_weight, margin, eps
+):
+    """Return the terms of Eq. 11, by name; their sum is the loss."""
+    scores, features = output["scores"], output["features"]
+    terms = {"mil": mil_bce_loss(scores, y, mask)}
+    if ranking_weight:
+        ranking = dynamics_ranking_loss(scores, y, mask, margin)
+        terms["dynamics_ranking"] = ranking_weight * ranking
+    if alignment_weight:
+        alignment = dynamics_alignment_loss(scores, features, mask, eps)
+        terms["dynamics_alignment"] = alignment_weight * alignment
+    return terms
+
+
+def _sample_uniformly(bag, max_snippets):
+    return bag[uniform_rows(len(bag), max_snippets)]
+
+
+class DDLAnomalyDetector(BaseAnomalyDetector):
+    r"""Locality-aware attention network with discriminative dynamics learning.
+
+    Self-attention, re-calibrated by a Gaussian-like prior on the distance of
+    snippets, feeds a multilayer perceptron and a causal convolution. Besides
+    the multiple instance loss, two losses work on the *dynamics*, the change
+    from a snippet to the next: the scores of anomalous videos shall change
+    more than those of normal videos, and scores shall change where features do
+    [1]_.
+
+    The defaults are the paper's for UCF-Crime; `for_xd_violence` has its
+    second setting. The video score is the mean of the ``T // 16 + 1`` highest
+    snippet scores.
+
+    Parameters
+    ----------
+    n_heads : int, default=4
+        Attention heads, k of Eq. 1.
+    hidden_dim : int, default=512
+        Width of the attention, D_h of Eq. 4; a multiple of `n_heads`.
+    sigma : float or None, default=16.0
+        Width of the location prior of Eq. 2, in snippets squared; None leaves
+        the prior out.
+    mlp_dims : tuple of int, default=(512, 128)
+        Widths of the perceptron's layers.
+    kernel_size : int, default=10
+        Snippets that the causal convolution of Eq. 5 sees: the present one and
+        those before it.
+    dropout : float, default=0.1
+        After each layer of the perceptron.
+    max_snippets : int or None, default=200
+        Longer bags are sampled uniformly to this number in training; shorter
+        ones stay as they are. Scoring always sees the whole video.
+    ranking_weight : float, default=1.0
+        lambda_1 of Eq. 11, of the dynamics ranking loss.
+    alignment_weight : float, default=1.0
+        lambda_2 of Eq. 11, of the dynamics alignment loss.
+    margin : float, default=0.0
+        zeta of Eq. 8.
+    eps : float, default=1e-7
+        epsilon of Eq. 10.
+    max_epochs : int, default=50
+        Passes over the training videos.
+    batch_size : int, default=128
+        Videos in a batch.
+    lr : float, default=5e-4
+        Initial learning rate.
+    lr_decay : {"cosine", None}, default="cosine"
+        How the learning rate falls to 0 over `max_epochs` in `fit`.
+    optimizer : {"adam", "adamw", "adagrad", "sgd"}, default="adam"
+    weight_decay : float, default=0.0
+        On weights, not on biases and norms.
+    balanced_batches : bool, default=True
+        Draw as many anomalous as normal videos into each batch.
+    validation_fraction : float, default=None
+        Share of the training videos to hold out, stratified; see `patience`.
+    validation_score : {"auto", "roc_auc", "average_precision", \
+            "frame_roc_auc", "frame_average_precision"}, default="auto"
+        What chooses the best epoch where there are validation videos. "auto"
+        is "frame_roc_auc" where ``validation`` brings `FrameLabels`, and
+        "roc_auc", of videos, elsewhere.
+    patience : int, default=None
+        Stop after so many epochs without a better validation score. With
+        None all epochs are trained. The best epoch's weights stay either way.
+    warm_start : bool, default=False
+        Let `fit` go on from the weights of the last call.
+    random_state : int, RandomState, Generator or None, default=None
+        Decides initial weights, batches, dropout and the held-out videos. No
+        global generator is read or advanced.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA where there is one, else the CPU.
+    precision : {"float32", "bfloat16"}, default="float32"
+        "bfloat16" runs the network under autocast; sigmoid and losses stay in
+        float32.
+    n_jobs : int, default=None
+        CPU threads, set on entry and restored on exit; -1 means all cores,
+        None leaves torch's own setting.
+    callbacks : list of skorch callbacks, default=None
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    net_ : skorch.NeuralNet
+        The trained net; ``net_.module_`` is the torch module.
+    history_ : list of dict
+        One per epoch: "train_loss", each loss term, "dur" in seconds and,
+        with validation videos, "valid_score".
+    classes_ : ndarray of shape (2,)
+        Normal and anomalous label.
+    threshold_ : float
+        0.5, of video scores.
+    n_features_in_ : int
+    n_iter_ : int
+        Epochs trained.
+
+    See Also
+    --------
+    MILRankingAnomalyDetector : The baseline without temporal context.
+
+    Notes
+    -----
+    Attention looks at the whole video, so scores can't be computed online.
+
+    References
+    ----------
+    .. [1] Y. Pu and X. Wu, "Locality-aware attention network with
+       discriminative dynamics learning for weakly supervised anomaly
+       detection", ICME 2022.
+
+    Examples
+    --------
+    >>> from sklearn_vad import DDLAnomalyDetector
+    >>> from sklearn_vad.datasets import make_bags
+    >>> bags, y = make_bags(n_bags=20, random_state=0)
+    >>> est = DDLAnomalyDetector(hidden_dim=32, max_epochs=2, random_state=0)
+    >>> scores = est.fit(bags, y).score_snippets(bags)
+    >>> len(scores) == len(bags) and len(scores[3]) == len(bags[3])
+    True
+    """
+
+    _parameter_constraints = {
+        **BaseAnomalyDetector._parameter_constraints,
+        "n_heads": [Interval(Integral, 1, None, closed="left")],
+        "hidden_dim": [Interval(Integral, 1, None, closed="left")],
+        "sigma": [Interval(Real, 0, None, closed="neither"), None],
+        "mlp_dims": [Iterable],
+        "kernel_size": [Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "max_snippets": [Interval(Integral, 2, None, closed="left"), None],
+        "ranking_weight": [Interval(Real, 0, None, closed="left")],
+        "alignment_weight": [Interval(Real, 0, None, closed="left")],
+        "margin": [Real],
+        "eps": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        *,
+        n_heads=4,
+        hidden_dim=512,
+        sigma=16.0,
+        mlp_dims=(512, 128),
+        kernel_size=10,
+        dropout=0.1,
+        max_snippets=200,
+        ranking_weight=1.0,
+        alignment_weight=1.0,
+        margin=0.0,
+        eps=1e-7,
+        max_epochs=50,
+        batch_size=128,
+        lr=5e-4,
+        lr_decay="cosine",
+        optimizer="adam",
+        weight_decay=0.0,
+        balanced_batches=True,
+        validation_fraction=None,
+        validation_score="auto",
+        patience=None,
+        warm_start=False,
+        random_state=None,
+        device="auto",
+        precision="float32",
+        n_jobs=None,
+        callbacks=None,
+        verbose=0,
+    ):
+        self.n_heads = n_heads
+        self.hidden_dim = hidden_dim
+        self.sigma = sigma
+        self.mlp_dims = mlp_dims
+        self.kernel_size = kernel_size
+        self.dropout = dropout
+        self.max_snippets = max_snippets
+        self.ranking_weight = ranking_weight
+        self.alignment_weight = alignment_weight
+        self.margin = margin
+        self.eps = eps
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.lr_decay = lr_decay
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.balanced_batches = balanced_batches
+        self.validation_fraction = validation_fraction
+        self.validation_score = validation_score
+        self.patience = patience
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.device = device
+        self.precision = precision
+        self.n_jobs = n_jobs
+        self.callbacks = callbacks
+        self.verbose = verbose
+
+    @classmethod
+    def for_xd_violence(cls, **params):
+        """Return a detector with the paper's setting for XD-Violence.
+
+        Parameters
+        ----------
+        **params
+            Parameters that shall differ from that setting.
+
+        Returns
+        -------
+        detector : DDLAnomalyDetector
+
+        Examples
+        --------
+        >>> from sklearn_vad import DDLAnomalyDetector
+        >>> DDLAnomalyDetector.for_xd_violence().hidden_dim
+        128
+        """
+        setting = {
+            "hidden_dim": 128,
+            "sigma": 6.0,
+            "kernel_size": 5,
+            "ranking_weight": 2.0,
+            "alignment_weight": 1.0,
+        }
+        return cls(**{**setting, **params})
+
+    def _make_module(self, n_features):
+        if self.hidden_dim % self.n_heads:
+            raise ValueError(
+                f"hidden_dim={self.hidden_dim} is no multiple of n_heads={self.n_heads}"
+            )
+        return LANet(
+            n_features,
+            self.n_heads,
+            self.hidden_dim,
+            self.sigma,
+            self.mlp_dims,
+            self.kernel_size,
+            self.dropout,
+        )
+
+    def _loss_terms(self):
+        return functools.partial(
+            ddl_loss_terms,
+            ranking_weight=self.ranking_weight,
+            alignment_weight=self.alignment_weight,
+            margin=self.margin,
+            eps=self.eps,
+        )
+
+    def _training_view(self):
+        return functools.partial(_sample_uniformly, max_snippets=self.max_snippets)
+
+    def _video_score(self, scores):
+        k = len(scores) // 16 + 1
+        return scores[scores.argpartition(-k)[-k:]].mean()

@@ -1,0 +1,383 @@
+"""Losses and attention terms of the papers, as pure functions of tensors.
+
+Every function takes any float dtype on any device, is differentiable, and is
+batch first. `mask` is bool ``(B, T)``, True for a real snippet; None means that
+all are real. Padded entries never change a value and never receive a gradient,
+whatever they hold. `y` is ``(B,)`` with 1 for an anomalous and 0 for a normal
+video; classes are told apart by `y`, never by position.
+
+Half-precision input of a loss is computed in float32, under autocast too.
+
+References
+----------
+.. [1] Y. Pu and X. Wu, "Locality-aware attention network with discriminative
+   dynamics learning for weakly supervised anomaly detection", ICME 2022.
+.. [2] W. Sultani, C. Chen and M. Shah, "Real-world anomaly detection in
+   surveillance videos", CVPR 2018.
+"""
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+
+__all__ = [
+    "dynamics_alignment_loss",
+    "dynamics_ranking_loss",
+    "locality_aware_attention",
+    "locality_prior",
+    "mil_bce_loss",
+    "mil_ranking_loss",
+    "topk_mean",
+]
+
+
+# --------------------------------------------------------------------------
+# Common steps
+# --------------------------------------------------------------------------
+def _in_full_precision(function):
+    """Run a loss outside of autocast, with its half-precision tensors in float32."""
+
+    def widen(value):
+        half = isinstance(value, torch.Tensor) and value.dtype in (
+            torch.float16,
+            torch.bfloat16,
+        )
+        return value.float() if half else value
+
+    @functools.wraps(function)
+    def wrapper(scores, *args, **kwargs):
+        with torch.autocast(scores.device.type, enabled=False):
+            kwargs = {name: widen(value) for name, value in kwargs.items()}
+            return function(widen(scores), *map(widen, args), **kwargs)
+
+    return wrapper
+
+
+def _real(scores, mask):
+    """Return the mask, all True when None."""
+    return torch.ones_like(scores, dtype=torch.bool) if mask is None else mask
+
+
+def _zero_padding(values, mask):
+    """Replace padded entries of ``(B, T)`` or ``(B, T, ...)`` by zeros."""
+    if mask is None:
+        return values
+    return values.masked_fill(~mask.view(*mask.shape, *[1] * (values.ndim - 2)), 0)
+
+
+def _n_top(mask, y):
+    """Return k of the k-max rule: T // 16 + 1 for anomalous bags, 1 for normal."""
+    lengths = mask.sum(dim=1)
+    return torch.where(y.bool(), lengths // 16 + 1, torch.ones_like(lengths))
+
+
+def _mean_hinge(higher, lower, y, margin):
+    """Mean of max(0, margin - higher_a + lower_n) over all (a, n) pairs, or 0."""
+    anomalous, normal = higher[y.bool()], lower[~y.bool()]
+    hinge = F.relu(margin - anomalous[:, None] + normal[None, :])
+    return hinge.sum() / max(hinge.numel(), 1)
+
+
+# --------------------------------------------------------------------------
+# Multiple instance learning
+# --------------------------------------------------------------------------
+def topk_mean(scores, k, mask=None):
+    """Mean of the k highest scores of each bag.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (B, T)
+    k : int or integer Tensor of shape (B,)
+        At least 1. A bag with fewer real snippets uses all that it has.
+    mask : bool Tensor of shape (B, T), default=None
+
+    Returns
+    -------
+    mean : Tensor of shape (B,)
+        0 for a bag without a real snippet.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_vad.functional import topk_mean
+    >>> topk_mean(torch.tensor([[1.0, 5.0, 3.0]]), 2)
+    tensor([4.])
+    """
+    real = _real(scores, mask)
+    k = torch.as_tensor(k, device=scores.device).expand(len(scores))
+    k = torch.minimum(k, real.sum(dim=1))
+    top = scores.masked_fill(~real, -math.inf).topk(int(k.max()), dim=1).values
+    used = torch.arange(top.shape[1], device=scores.device) < k[:, None]  # (B, k_max)
+    return top.masked_fill(~used, 0).sum(dim=1) / k.clamp(min=1)
+
+
+@_in_full_precision
+def mil_bce_loss(scores, y, mask=None):
+    r"""Binary cross-entropy of the k-max video score, Eq. 6 of [1]_.
+
+    .. math:: -\frac{1}{N} \sum_i y_i \log p_i + (1 - y_i) \log(1 - p_i)
+
+    where p is the mean of the k highest scores, k = T // 16 + 1 for anomalous
+    and 1 for normal bags. The paper prints the first term only, with which
+    scores of 1 everywhere are optimal.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (B, T)
+        In [0, 1].
+    y : Tensor of shape (B,)
+    mask : bool Tensor of shape (B, T), default=None
+
+    Returns
+    -------
+    loss : Tensor of shape ()
+        Mean over bags.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_vad.functional import mil_bce_loss
+    >>> mil_bce_loss(torch.tensor([[0.5, 0.1]]), torch.tensor([1])).round(decimals=4)
+    tensor(0.6931)
+    """
+    p = topk_mean(scores, _n_top(_real(scores, mask), y), mask)
+    return F.binary_cross_entropy(p, y.to(p.dtype))
+
+
+@_in_full_precision
+def mil_ranking_loss(
+    scores, y, mask=None, margin=1.0, smoothness=8e-5, sparsity=8e-5, reduction="mean"
+):
+    r"""MIL ranking loss with smoothness and sparsity terms, Eqs. 6-7 of [2]_.
+
+    .. math:: \max(0, m - \max_t s^a_t + \max_t s^n_t)
+              + \lambda_1 \sum_t (s^a_{t+1} - s^a_t)^2 + \lambda_2 \sum_t s^a_t
+
+    Parameters
+    ----------
+    scores : Tensor of shape (B, T)
+    y : Tensor of shape (B,)
+    mask : bool Tensor of shape (B, T), default=None
+    margin, smoothness, sparsity : float
+        m, lambda_1 and lambda_2 above.
+    reduction : {"mean", "sum"}, default="mean"
+        Over anomalous bags, of the last two terms. The hinge is always the
+        mean over all (anomalous, normal) pairs.
+
+    Returns
+    -------
+    loss : Tensor of shape ()
+        A class missing from the batch drops the terms that need it.
+
+    Raises
+    ------
+    ValueError
+        For an unknown `reduction`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_vad.functional import mil_ranking_loss
+    >>> scores = torch.tensor([[0.75, 0.25], [0.5, 0.25]])
+    >>> mil_ranking_loss(scores, torch.tensor([1, 0]), smoothness=0, sparsity=0)
+    tensor(0.7500)
+    """
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
+    real = _real(scores, mask)
+    top = scores.masked_fill(~real, -math.inf).amax(dim=1)
+    kept = _zero_padding(scores, mask)
+    steps = (kept[:, 1:] - kept[:, :-1]) * (real[:, 1:] & real[:, :-1])
+    penalty = smoothness * steps.square().sum(dim=1) + sparsity * kept.sum(dim=1)
+    penalty = penalty[y.bool()]
+    n_bags = max(len(penalty), 1) if reduction == "mean" else 1
+    return _mean_hinge(top, top, y, margin) + penalty.sum() / n_bags
+
+
+# --------------------------------------------------------------------------
+# DDL: discriminative dynamics learning
+# --------------------------------------------------------------------------
+@_in_full_precision
+def dynamics_ranking_loss(scores, y, mask=None, margin=0.0):
+    r"""Rank the score dynamics of anomalous above those of normal bags, Eqs. 7-8 of [1]_.
+
+    With the score dynamics :math:`\delta_t = |s_t - s_{t+1}|`, a bag's energy E is
+    the mean of its k largest :math:`\delta_t^2`, k = T // 16 + 1 for anomalous and
+    1 for normal bags; the loss is :math:`\max(0, \zeta - E^a + E^n)`.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (B, T)
+    y : Tensor of shape (B,)
+    mask : bool Tensor of shape (B, T), default=None
+    margin : float, default=0.0
+        The paper's zeta.
+
+    Returns
+    -------
+    loss : Tensor of shape ()
+        Mean over all (anomalous, normal) pairs of the batch; 0 when a class is
+        missing. Bags of one snippet have energy 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_vad.functional import dynamics_ranking_loss
+    >>> scores = torch.tensor([[0.5, 0.5, 0.5], [0.0, 1.0, 1.0]])
+    >>> dynamics_ranking_loss(scores, torch.tensor([1, 0]))
+    tensor(1.)
+    """
+    real = _real(scores, mask)
+    if scores.shape[1] < 2:
+        return scores.sum() * 0.0 + _mean_hinge(*scores.new_zeros(2, len(y)), y, margin)
+    kept = _zero_padding(scores, mask)
+    steps = (kept[:, 1:] - kept[:, :-1]).square()  # (B, T - 1)
+    energy = topk_mean(steps, _n_top(real, y), real[:, 1:] & real[:, :-1])
+    return _mean_hinge(energy, energy, y, margin)
+
+
+@_in_full_precision
+def dynamics_alignment_loss(scores, features, mask=None, eps=1e-7):
+    r"""Align score dynamics with feature dynamics, Eqs. 9-10 of [1]_.
+
+    .. math:: \frac{1}{N} \sum_i \frac{1}{T_i - 1}
+              \sum_t -\delta^s_t \log(\delta^f_t + \epsilon),
+              \quad \delta^s_t = |s_t - s_{t+1}|,
+              \quad \delta^f_t = 1 - \cos(x_t, x_{t+1})
+
+    Both dynamics receive gradients, and all bags take part, normal ones too.
+    :math:`\delta^f` is clamped at 0: in floating point 1 - cos of equal rows
+    can be below :math:`-\epsilon`. A row of zeros has cosine 0 with any other.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (B, T)
+    features : Tensor of shape (B, T, C)
+    mask : bool Tensor of shape (B, T), default=None
+    eps : float, default=1e-7
+
+    Returns
+    -------
+    loss : Tensor of shape ()
+        Mean over the T_i - 1 steps of a bag, then over all bags; bags of one
+        snippet count 0. It is negative where features turn by more than 90
+        degrees.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_vad.functional import dynamics_alignment_loss
+    >>> features = torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
+    >>> dynamics_alignment_loss(torch.tensor([[0.0, 1.0]]), features)
+    tensor(1.2279)
+    """
+    real = _real(scores, mask)
+    kept, features = _zero_padding(scores, mask), _zero_padding(features, mask)
+    score_steps = (kept[:, 1:] - kept[:, :-1]).abs()  # (B, T - 1)
+    cosine = F.cosine_similarity(features[:, 1:], features[:, :-1], dim=2)
+    feature_steps = (1 - cosine).clamp(min=0)
+    steps = real[:, 1:] & real[:, :-1]
+    cross = -score_steps * torch.log(feature_steps + eps) * steps
+    return (cross.sum(dim=1) / steps.sum(dim=1).clamp(min=1)).mean()
+
+
+# --------------------------------------------------------------------------
+# DDL: locality-aware attention
+# --------------------------------------------------------------------------
+def locality_prior(n_snippets, sigma):
+    r"""Gaussian-like location prior, Eq. 2 of [1]_.
+
+    .. math:: G_{ij} = \exp\left(-\frac{|i - j|^2}{2 \sigma}\right)
+
+    Parameters
+    ----------
+    n_snippets : int
+        T.
+    sigma : float
+        Not squared, as printed. A full row sums to about sqrt(2 pi sigma).
+
+    Returns
+    -------
+    prior : Tensor of shape (T, T)
+        In torch's default dtype, on the CPU.
+
+    Examples
+    --------
+    >>> from sklearn_vad.functional import locality_prior
+    >>> locality_prior(3, sigma=0.5)[0]
+    tensor([1.0000, 0.3679, 0.0183])
+    """
+    position = torch.arange(n_snippets, dtype=torch.get_default_dtype())
+    return torch.exp(-(position[:, None] - position).square() / (2 * sigma))
+
+
+def _prior_band(sigma, dtype, device):
+    """Return the prior's rows over three neighbouring blocks, ``(L, 3 L)``.
+
+    Row i is snippet i of the middle block. L is where the prior falls below
+    what `dtype` can add to a row's sum, so nothing outside of the three blocks
+    counts.
+    """
+    tail = -math.log(torch.finfo(dtype).eps / 16)
+    n = max(16, math.ceil(math.sqrt(2 * sigma * tail)))
+    row = torch.arange(n, dtype=torch.float64, device=device)
+    column = torch.arange(-n, 2 * n, dtype=torch.float64, device=device)
+    distance = (row[:, None] - column).square()
+    return torch.exp(-distance / (2 * sigma)).where(distance <= n * n, 0).to(dtype)
+
+
+def _apply_prior(value, sigma):
+    """Return G V for `value` of shape (B, heads, T, d), in time and memory linear in T."""
+    n_snippets, d = value.shape[-2:]
+    band = _prior_band(sigma, value.dtype, value.device)
+    n = len(band)
+    n_blocks = -(-n_snippets // n)
+    # One empty block before, one after, and zeros to fill up the last one.
+    padded = F.pad(value, (0, 0, n, n + n_blocks * n - n_snippets))
+    blocks = padded.unflatten(-2, (n_blocks + 2, n))  # (B, heads, blocks, L, d)
+    windows = torch.cat([blocks[:, :, i : n_blocks + i] for i in range(3)], dim=-2)
+    return (band @ windows).flatten(-3, -2)[..., :n_snippets, :].reshape(value.shape)
+
+
+def locality_aware_attention(query, key, value, sigma, mask=None):
+    r"""Self-attention re-calibrated by a location prior, Eqs. 1-4 of [1]_.
+
+    .. math:: (\mathrm{softmax}(Q K^T) + G)\, V
+
+    The logits are not scaled, the prior is added after the softmax, the same
+    for every head, and the sum is not renormalised, all as printed. No T x T
+    tensor is made: the softmax runs in blocks, and the prior as a product with
+    a band outside of which it vanishes in the dtype at hand.
+
+    Parameters
+    ----------
+    query, key, value : Tensor of shape (B, heads, T, d)
+    sigma : float or None
+        Width of the prior, see `locality_prior`; None leaves the prior out.
+    mask : bool Tensor of shape (B, T), default=None
+        Every bag needs at least one real snippet.
+
+    Returns
+    -------
+    out : Tensor of shape (B, heads, T, d)
+        Zero at padded snippets.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_vad.functional import locality_aware_attention
+    >>> one = torch.ones(1, 1, 2, 1)
+    >>> locality_aware_attention(one, one, one, sigma=0.5).ravel()
+    tensor([2.3679, 2.3679])
+    """
+    attend = None
+    if mask is not None:
+        keep = mask[:, None, :, None]  # (B, 1, T, 1)
+        query, key, value = (x.masked_fill(~keep, 0) for x in (query, key, value))
+        attend = mask[:, None, None, :]  # (B, 1, 1, T), one row for all queries
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=attend, scale=1.0)
+    if sigma is not None:
+        out = out + _apply_prior(value, sigma)
+    return out if mask is None else out.masked_fill(~keep, 0)

@@ -1,0 +1,71 @@
+"""Network modules that two or more detectors share."""
+
+import torch
+from torch import nn
+
+
+class Dropout(nn.Module):
+    """Dropout that draws from a given generator instead of the global one.
+
+    `torch.nn.Dropout` takes no generator, so a model that contains it can't be
+    reproduced without seeding the whole process.
+
+    Parameters
+    ----------
+    p : float
+        Probability of dropping an entry, in [0, 1).
+    """
+
+    def __init__(self, p):
+        super().__init__()
+        self.p = p
+        self.generator = None  # set by the engine, for training
+
+    def forward(self, x):
+        if not self.training or self.p == 0:
+            return x
+        if self.generator is None:
+            raise RuntimeError("Dropout has no generator: train it through fit")
+        keep = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
+        return x * keep / (1 - self.p)
+
+    def extra_repr(self):
+        return f"p={self.p}"
+
+    def __getstate__(self):
+        # A generator belongs to one device; the engine keeps its state.
+        return {**self.__dict__, "generator": None}
+
+
+def _uniform(parameter, bound, generator):
+    nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+
+@torch.no_grad()
+def initialise(module, generator):
+    """Fill all weights from `generator`, by torch's own default rules.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Of linear, convolution, recurrent and layer-norm layers.
+    generator : torch.Generator
+
+    Raises
+    ------
+    TypeError
+        For a layer with weights of another kind: nothing may stay unfilled.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv1d)):
+            bound = layer.weight[0].numel() ** -0.5  # 1 / sqrt(fan in)
+            for parameter in layer.parameters(recurse=False):
+                _uniform(parameter, bound, generator)
+        elif isinstance(layer, nn.RNNBase):
+            for parameter in layer.parameters():
+                _uniform(parameter, layer.hidden_size**-0.5, generator)
+        elif isinstance(layer, nn.LayerNorm):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        elif any(True for _ in layer.parameters(recurse=False)):
+            raise TypeError(f"no rule to initialise {type(layer).__name__}")

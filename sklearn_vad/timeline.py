@@ -1,0 +1,186 @@
+"""What covers what in time: snippets, segments and frames.
+
+A snippet covers ``snippet_length`` frames. Frame ``f`` belongs to snippet
+``floor(f / snippet_length)``; frames past the last snippet belong to the last
+one, and labels that end early cut the snippets. Everything that turns snippets
+into frames, or frames into snippets, is here and nowhere else.
+
+A segment is one of a fixed number of equal parts into which a bag is pooled.
+"""
+
+import numpy as np
+
+from .bags import check_snippet_length
+
+
+def snippet_bounds(n_snippets, n_frames, snippet_length):
+    """Return the frames at which the snippets of one video begin and end.
+
+    Parameters
+    ----------
+    n_snippets : int
+    n_frames : int
+    snippet_length : float
+        Frames per snippet; fractions are allowed.
+
+    Returns
+    -------
+    bounds : ndarray of int of shape (n_snippets + 1,)
+        Snippet j covers frames ``bounds[j]`` up to ``bounds[j + 1]``, end
+        excluded. ``bounds[0] == 0`` and ``bounds[-1] == n_frames``.
+
+    Examples
+    --------
+    >>> from sklearn_vad.timeline import snippet_bounds
+    >>> snippet_bounds(3, 50, 16)
+    array([ 0, 16, 32, 50])
+    """
+    index = np.arange(n_snippets + 1)
+    bounds = np.ceil(index * snippet_length).astype(np.int64)
+    # The rounding of index * snippet_length may differ from that of
+    # floor(frame / snippet_length), which is the definition: step to it.
+    bounds -= np.floor((bounds - 1) / snippet_length) >= index
+    bounds += np.floor(bounds / snippet_length) < index
+    bounds = np.clip(bounds, 0, n_frames)
+    bounds[0], bounds[-1] = 0, n_frames
+    return bounds
+
+
+def check_frame_counts(n_snippets, n_frames, snippet_length):
+    """Raise when frame labels can't belong to the bags they came with.
+
+    Parameters
+    ----------
+    n_snippets, n_frames, snippet_length : ndarray of shape (n_videos,)
+
+    Raises
+    ------
+    ValueError
+        When the snippets that the frames fill differ from the bag's by more
+        than 2 and by more than 10 %: then `snippet_length` is wrong. The
+        message names the first such video.
+    """
+    filled = n_frames / snippet_length
+    gap = np.abs(filled - n_snippets)
+    wrong = (gap > 2) & (gap > 0.1 * n_snippets)
+    if wrong.any():
+        i = int(np.argmax(wrong))
+        raise ValueError(
+            f"video {i} has {n_snippets[i]} snippets, but its {n_frames[i]} frame"
+            f" labels fill {filled[i]:.1f} snippets of {snippet_length[i]:g} frames;"
+            " snippet_length must be the number of frames that one snippet covers"
+            f" (about {n_frames[i] / n_snippets[i]:.1f} here)"
+        )
+
+
+def expand_scores(snippet_scores, n_frames=None, *, snippet_length=16):
+    """Give every frame the score of its snippet.
+
+    Parameters
+    ----------
+    snippet_scores : sequence of array-like of shape (n_snippets_i,)
+    n_frames : sequence of int, default=None
+        Frames of each video; None gives ``n_snippets_i * snippet_length``,
+        rounded to whole frames.
+    snippet_length : float or sequence of float, default=16
+
+    Returns
+    -------
+    frame_scores : list of ndarray of shape (n_frames_i,)
+
+    Raises
+    ------
+    ValueError
+        When a frame count is not a positive whole number or does not fit the
+        number of snippets.
+
+    Examples
+    --------
+    >>> from sklearn_vad.timeline import expand_scores
+    >>> expand_scores([[0.1, 0.9]], [5], snippet_length=2)
+    [array([0.1, 0.1, 0.9, 0.9, 0.9])]
+    """
+    snippet_scores = [np.asarray(scores) for scores in snippet_scores]
+    n_snippets = np.array([len(scores) for scores in snippet_scores])
+    lengths = check_snippet_length(snippet_length, len(snippet_scores))
+    if n_frames is None:
+        n_frames = np.round(n_snippets * lengths).astype(np.int64)
+    else:
+        n_frames = _check_n_frames(n_frames, len(snippet_scores))
+    check_frame_counts(n_snippets, n_frames, lengths)
+    frame_scores = []
+    for scores, frames, length in zip(snippet_scores, n_frames, lengths, strict=True):
+        bounds = snippet_bounds(len(scores), frames, length)
+        frame_scores.append(np.repeat(scores, np.diff(bounds)))
+    return frame_scores
+
+
+def _check_n_frames(n_frames, n_videos):
+    counts = np.asarray(n_frames)
+    if counts.shape != (n_videos,):
+        raise ValueError(
+            f"n_frames has shape {counts.shape}, expected one number for each of"
+            f" {n_videos} videos"
+        )
+    if counts.dtype.kind not in "iu" or (counts < 1).any():
+        raise ValueError(f"n_frames must be whole numbers >= 1, got {n_frames!r}")
+    return counts.astype(np.int64)
+
+
+def uniform_rows(n_snippets, n_max):
+    """Return the snippets that uniform sampling keeps of a bag.
+
+    Parameters
+    ----------
+    n_snippets : int
+    n_max : int or None
+        Bags of at most `n_max` snippets keep them all, as with None; longer
+        ones keep ``floor(linspace(0, n_snippets - 1, n_max))``.
+
+    Returns
+    -------
+    rows : ndarray of int of shape (min(n_snippets, n_max),)
+
+    Examples
+    --------
+    >>> from sklearn_vad.timeline import uniform_rows
+    >>> uniform_rows(10, 4)
+    array([0, 3, 6, 9])
+    """
+    if n_max is None or n_snippets <= n_max:
+        return np.arange(n_snippets)
+    return np.floor(np.linspace(0, n_snippets - 1, n_max)).astype(np.int64)
+
+
+def pool_segments(bag, n_segments, pool="mean"):
+    """Pool a bag into a fixed number of segments of (nearly) equal length.
+
+    Segment i covers the snippets from ``floor(i n / n_segments)`` up to
+    ``floor((i + 1) n / n_segments)``, end excluded; where that is nothing
+    (fewer snippets than segments), it is its first snippet.
+
+    Parameters
+    ----------
+    bag : ndarray of shape (n_snippets, ...)
+    n_segments : int
+    pool : {"mean", "max"}, default="mean"
+
+    Returns
+    -------
+    segments : ndarray of shape (n_segments, ...)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_vad.timeline import pool_segments
+    >>> pool_segments(np.arange(5.0)[:, None], 2).ravel()
+    array([0.5, 3. ])
+    """
+    bounds = np.arange(n_segments + 1) * len(bag) // n_segments
+    starts, sizes = bounds[:-1], np.diff(bounds)
+    # reduceat takes the single row at `start` where a segment is empty.
+    if pool == "max":
+        return np.maximum.reduceat(bag, starts)
+    wide = np.add.reduceat(bag, starts, dtype=np.result_type(bag, np.float32))
+    sizes = np.maximum(sizes, 1).reshape(-1, *[1] * (bag.ndim - 1))
+    return (wide / sizes).astype(bag.dtype, copy=False)
