@@ -84,7 +84,11 @@ class TrainingBatches:
         self.generator = generator
 
     def __len__(self):
-        n = 2 * np.bincount(self.y, minlength=2).max() if self._two_draws else len(self.y)
+        n = (
+            2 * np.bincount(self.y, minlength=2).max()
+            if self._two_draws
+            else len(self.y)
+        )
         return int(-(-n // self.batch_size))
 
     @property

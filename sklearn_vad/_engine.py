@@ -60,7 +60,10 @@ def resolve_device(device):
     """Return a torch device; "auto" is CUDA where there is one."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device={device!r} is unknown to torch: {error}") from error
 
 
 class _ThreadLimit:
@@ -141,7 +144,9 @@ class _Progress(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         shown = {k: net.history[-1].get(k) for k in ("train_loss", "valid_score")}
-        self.bar_.set_postfix({k: f"{v:.4f}" for k, v in shown.items() if v is not None})
+        self.bar_.set_postfix(
+            {k: f"{v:.4f}" for k, v in shown.items() if v is not None}
+        )
 
     def on_train_end(self, net, **kwargs):
         self.bar_.close()
@@ -150,8 +155,8 @@ class _Progress(Callback):
 # --------------------------------------------------------------------------
 # The net
 # --------------------------------------------------------------------------
-class _TrainingStopped(Exception):
-    """A callback asked for the end of training."""
+class _StopTrainingError(Exception):
+    """No error but a callback's wish: the end of training."""
 
 
 class _Criterion(nn.Module):
@@ -230,7 +235,7 @@ class Net(NeuralNet):
         try:
             super().notify(method_name, **kwargs)
         except KeyboardInterrupt as stop:
-            raise _TrainingStopped from stop
+            raise _StopTrainingError from stop
 
 
 def _empty_module(make_module):
@@ -341,10 +346,8 @@ def train(
     net.callbacks_ = lasting + [(name, cb.initialize()) for name, cb in extra]
     try:
         net.notify("on_train_begin", X=batches)
-        try:
+        with contextlib.suppress(_StopTrainingError):
             net.fit_loop(batches, validate)
-        except _TrainingStopped:
-            pass
         net.notify("on_train_end", X=batches)
     finally:
         net.callbacks_ = lasting

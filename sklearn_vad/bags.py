@@ -7,6 +7,8 @@ one gate through which everything a user passes has to go.
 """
 
 import json
+import math
+import numbers
 import os
 import shutil
 import tempfile
@@ -15,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy_format
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import check_consistent_length, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
 STORE_FORMAT = 1
 _MAX_NPY_HEADER = 10_000
+_MAX_AXES = 32  # what every version of numpy can hold
 
 
 # --------------------------------------------------------------------------
@@ -27,6 +30,33 @@ _MAX_NPY_HEADER = 10_000
 def _name(index, ids=None):
     """Name a bag in an error message: its index, and its id when it has one."""
     return f"bag {index}" if ids is None else f"bag {index} (id {str(ids[index])!r})"
+
+
+def _as_list(values, name, expected):
+    """Return a sequence as a list; text, mappings and sets are none."""
+    if not isinstance(values, (str, bytes, os.PathLike, dict, set, frozenset)):
+        try:
+            return list(values)
+        except TypeError:
+            pass  # not iterable
+    raise TypeError(f"{name}: expected {expected}, got {type(values).__name__}")
+
+
+def _as_array(values, name):
+    """Convert an array, tensor or nested list to an array of any dtype."""
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name}: masked entries, expected values everywhere")
+    try:
+        if hasattr(values, "detach"):  # a torch tensor, without importing torch
+            values = values.detach()
+            if str(values.dtype) == "torch.bfloat16":  # a type that numpy lacks
+                values = values.float()
+            values = values.numpy(force=True)
+        return np.asarray(values)
+    except ValueError as error:  # rows of differing length
+        raise ValueError(f"{name}: not a rectangular array: {error}") from error
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(f"{name}: expected an array: {error}") from error
 
 
 def _float_dtype(dtype, name):
@@ -38,6 +68,12 @@ def _float_dtype(dtype, name):
     raise TypeError(
         f"{name} has dtype {dtype}, expected real numbers (float16, float32 or float64)"
     )
+
+
+def _to_dtype(bag, dtype):
+    # A long double beyond float64 becomes infinity, which _check_finite reports.
+    with np.errstate(over="ignore"):
+        return bag.astype(dtype, copy=False)
 
 
 def _check_finite(bag, name):
@@ -65,34 +101,39 @@ def _check_bag_shape(shape, name):
     if shape[0] == 0:
         raise ValueError(f"{name} is empty: shape {shape}, expected n_snippets >= 1")
     if 0 in shape:
-        raise ValueError(f"{name} has no features: shape {shape}")
+        raise ValueError(f"{name} has no features: shape {shape}, expected 1 or more")
 
 
 def _as_bag(values, name):
     """Convert one array, tensor or nested list to a checked float array."""
     if isinstance(values, (str, bytes, Path)):
         raise TypeError(
-            f"{name} is a {type(values).__name__}, expected an array;"
+            f"{name} has type {type(values).__name__}, expected an array;"
             " for paths of .npy files use Bags.from_files"
         )
-    if hasattr(values, "detach"):  # a torch tensor, without importing torch
-        values = values.detach().cpu()
-        if str(values.dtype) == "torch.bfloat16":  # a type that numpy lacks
-            values = values.float()
-        values = values.numpy()
-    try:
-        bag = np.asarray(values)
-    except ValueError as error:  # rows of differing length
-        raise ValueError(f"{name} is not a rectangular array: {error}") from error
+    bag = _as_array(values, name)
     if bag.dtype.kind == "O":
-        raise TypeError(
-            f"{name} has dtype object, expected one numeric array"
-            " (n_snippets, n_features)"
-        )
-    bag = bag.astype(_float_dtype(bag.dtype, name), copy=False)
+        bag = _objects_to_float(bag, values, name)
+    bag = _to_dtype(bag, _float_dtype(bag.dtype, name))
     _check_bag_shape(bag.shape, name)
     _check_finite(bag, name)
     return bag
+
+
+def _objects_to_float(bag, values, name):
+    """Convert an object array of real numbers, and refuse one of other things."""
+    expected = "expected one numeric array (n_snippets, n_features)"
+    if bag.ndim == 0:
+        raise TypeError(f"{name} has type {type(values).__name__}, {expected}")
+    for value in bag.flat:
+        if not isinstance(value, numbers.Real):
+            raise TypeError(
+                f"{name} has dtype object and holds {type(value).__name__}, {expected}"
+            )
+    try:
+        return bag.astype(np.float64)
+    except OverflowError as error:
+        raise ValueError(f"{name} contains a value too large for float64") from error
 
 
 def _check_same_tail(shapes, ids=None):
@@ -101,14 +142,19 @@ def _check_same_tail(shapes, ids=None):
     for index, shape in enumerate(shapes):
         if len(shape) != len(first) + 1:
             raise ValueError(
-                f"{_name(index, ids)} has {len(shape)} axes (shape {tuple(shape)}),"
+                f"{_name(index, ids)} has {len(shape)} axes (shape {shape}),"
                 f" expected {len(first) + 1} as in {_name(0, ids)}"
             )
-        if tuple(shape[1:]) != tuple(first):
+        if shape[-1] == first[-1] and shape[1:] != first:
+            raise ValueError(
+                f"{_name(index, ids)} has shape {shape}, expected"
+                f" {shape[:1] + first}: all axes but the first as in {_name(0, ids)}"
+            )
+        if shape[1:] != first:
             raise ValueError(
                 f"{_name(index, ids)} has {shape[-1]} features"
-                f" (shape {tuple(shape)}), expected {first[-1]} as in {_name(0, ids)}"
-                f" (shape {tuple(shapes[0])})"
+                f" (shape {shape}), expected {first[-1]} as in {_name(0, ids)}"
+                f" (shape {shapes[0]})"
             )
 
 
@@ -116,9 +162,10 @@ def _check_ids(ids, n_bags):
     """Return ids as an array of strings, one per bag and all different."""
     if ids is None:
         return None
+    ids = _as_list(ids, "ids", "a list with one id per bag")
     ids = np.asarray([str(i) for i in ids], dtype=str)
     if len(ids) != n_bags:
-        raise ValueError(f"got {len(ids)} ids for {n_bags} bags")
+        raise ValueError(f"got {len(ids)} ids for {n_bags} bags, expected one per bag")
     values, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         raise ValueError(f"ids must differ, got {str(values[counts > 1][0])!r} twice")
@@ -129,13 +176,50 @@ def _check_ids(ids, n_bags):
 # Where bags lie: in memory, in one file per video, in one store
 # --------------------------------------------------------------------------
 def _fingerprint(path):
-    """Return what must stay the same for as long as a file is in use."""
-    status = os.stat(path)
+    """Return what must stay the same while a file is in use, None without file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
     return status.st_size, status.st_mtime_ns
 
 
 def _starts(lengths):
-    return np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+    return np.cumsum(lengths) - lengths
+
+
+def _read_npy_header(path):
+    """Return (shape, dtype) of a .npy file without reading any data."""
+    try:
+        with open(path, "rb") as file:
+            version = npy_format.read_magic(file)
+            if version not in ((1, 0), (2, 0), (3, 0)):
+                raise ValueError(f"unknown .npy version {version}")
+            reader = (
+                npy_format.read_array_header_1_0
+                if version == (1, 0)
+                else npy_format.read_array_header_2_0
+            )
+            shape, _, dtype = reader(file, max_header_size=_MAX_NPY_HEADER)
+            offset = file.tell()
+            size = os.fstat(file.fileno()).st_size
+    except Exception as error:  # damaged headers fail in a dozen ways
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"is not a readable .npy file: {reason}") from error
+    if dtype.hasobject:
+        raise ValueError(
+            f"holds pickled objects (dtype {dtype}), which are never read;"
+            " save it as a plain float array"
+        )
+    if len(shape) > _MAX_AXES or any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError(f"is damaged: its header has shape {shape}")
+    expected = offset + math.prod(shape) * dtype.itemsize
+    if size != expected:
+        raise ValueError(
+            f"is truncated or damaged: its header promises {expected} bytes"
+            f" for shape {shape}, the file has {size}"
+        )
+    return shape, dtype
 
 
 class _Memory:
@@ -166,28 +250,37 @@ class _Memory:
 class _Files:
     """One .npy file per bag; headers are read on first need, data on use."""
 
-    def __init__(self, paths):
-        self.paths = [os.path.abspath(os.fspath(path)) for path in paths]
+    def __init__(self, paths, ids):
+        self.paths = []
         self.fingerprints = []
-        for index, path in enumerate(self.paths):
+        self.ids = ids
+        self._headers = None
+        for index, path in enumerate(paths):
+            name = _name(index, ids)
+            if not isinstance(path, (str, os.PathLike)):
+                raise TypeError(
+                    f"{name} has type {type(path).__name__}, expected the path of a"
+                    " .npy file; for arrays use Bags.from_list"
+                )
+            path = os.path.abspath(path)
             if not path.endswith(".npy"):
                 raise ValueError(
-                    f"bag {index}: cannot read {path!r}; expected a .npy file"
+                    f"{name}: cannot read {path!r}; expected a .npy file"
                     " (pickles such as .pt, .pth and .pkl are never opened)"
                 )
-            try:
-                self.fingerprints.append(_fingerprint(path))
-            except OSError as error:
-                raise ValueError(
-                    f"bag {index}: cannot read {path!r}: {error.strerror}"
-                ) from error
-        self._headers = None
+            fingerprint = _fingerprint(path)
+            if fingerprint is None:
+                raise ValueError(f"{name}: cannot read {path!r}: no such file")
+            self.paths.append(path)
+            self.fingerprints.append(fingerprint)
 
     @property
     def headers(self):
         if self._headers is None:
-            headers = [self._read_header(i) for i in range(len(self.paths))]
-            _check_same_tail([shape for shape, _ in headers], self.paths)
+            headers = [
+                self._read_header(i, _name(i, self.ids)) for i in range(len(self.paths))
+            ]
+            _check_same_tail([shape for shape, _ in headers], self.ids)
             self._headers = headers
         return self._headers
 
@@ -203,48 +296,33 @@ class _Files:
     def dtype(self):
         return np.result_type(*{dtype for _, dtype in self.headers})
 
-    def _read_header(self, index):
+    def _read_header(self, index, name):
         """Return (shape, float dtype) of a file, or raise with its name."""
-        path, name = self.paths[index], _name(index, self.paths)
-        self._check_unchanged(index)
+        self._check_unchanged(index, name)
+        name = f"{name}: {self.paths[index]!r}"
         try:
-            with open(path, "rb") as file:
-                shape, _, dtype = _read_npy_header(file)
-                offset = file.tell()
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{name} is not a readable .npy file: {error}") from error
-        if dtype.hasobject:
-            raise ValueError(
-                f"{name} holds pickled objects (dtype {dtype}), which are never read;"
-                " save it as a plain float array"
-            )
-        expected = offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if self.fingerprints[index][0] != expected:
-            raise ValueError(
-                f"{name} is truncated or damaged: its header promises {expected} bytes"
-                f" for shape {shape}, the file has {self.fingerprints[index][0]}"
-            )
+            shape, dtype = _read_npy_header(self.paths[index])
+        except ValueError as error:
+            raise ValueError(f"{name} {error}") from error
         _check_bag_shape(shape, name)
         return shape, _float_dtype(dtype, name)
 
-    def _check_unchanged(self, index):
-        try:
-            same = _fingerprint(self.paths[index]) == self.fingerprints[index]
-        except OSError:
-            same = False
-        if not same:
+    def _check_unchanged(self, index, name):
+        path = self.paths[index]
+        if _fingerprint(path) != self.fingerprints[index]:
             raise ValueError(
-                f"{_name(index, self.paths)} changed on disk after Bags.from_files"
+                f"{name}: {path!r} changed on disk after Bags.from_files; call it again"
             )
 
     def read(self, index, name):
-        shape, dtype = (
-            self._headers[index] if self._headers else self._read_header(index)
-        )
-        self._check_unchanged(index)
-        bag = np.load(self.paths[index], allow_pickle=False)
-        bag = bag.astype(dtype, copy=False)
+        if self._headers is None:
+            _, dtype = self._read_header(index, name)
+        else:
+            _, dtype = self._headers[index]
+        self._check_unchanged(index, name)
+        bag = _to_dtype(np.load(self.paths[index], allow_pickle=False), dtype)
         _check_finite(bag, name)
+        bag.flags.writeable = False
         return bag
 
 
@@ -256,42 +334,48 @@ class _Store(_Memory):
     written them.
     """
 
-    def __init__(self, path, fingerprint=None):
+    def __init__(self, path, fingerprints=None):
         self.path = os.path.abspath(os.fspath(path))
+        self._data_path = os.path.join(self.path, "snippets.npy")
+        index_path = os.path.join(self.path, "bags.json")
+        self.fingerprints = [_fingerprint(p) for p in (self._data_path, index_path)]
         index = _read_store_index(self.path)
-        self.ids = None if index["ids"] is None else np.asarray(index["ids"], str)
-        super().__init__(self._open(), index["lengths"])
-        if self.lengths.sum() != len(self.flat) or (self.lengths < 1).any():
+        if fingerprints not in (None, self.fingerprints):
+            raise ValueError(f"store {self.path!r} changed on disk since it was opened")
+        ids, lengths = index.get("ids"), index["lengths"]
+        self.ids = None if ids is None else np.asarray(ids, str)
+        flat = self._open()
+        if sum(lengths) != len(flat):
             raise ValueError(
                 f"store {self.path!r} is damaged: the lengths of its"
-                f" {len(self.lengths)} bags add up to {self.lengths.sum()} snippets,"
-                f" snippets.npy holds {len(self.flat)}"
+                f" {len(lengths)} bags add up to {sum(lengths)} snippets,"
+                f" snippets.npy holds {len(flat)}"
             )
-        self.fingerprint = _fingerprint(self._data_path)
-        if fingerprint not in (None, self.fingerprint):
-            raise ValueError(f"store {self.path!r} changed on disk since it was opened")
-        self._checked = np.zeros(len(self.lengths), dtype=bool)
-
-    @property
-    def _data_path(self):
-        return os.path.join(self.path, "snippets.npy")
+        super().__init__(flat, lengths)
+        self._checked = np.zeros(len(lengths), dtype=bool)
 
     def _open(self):
         try:
-            flat = np.load(self._data_path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError) as error:
-            raise ValueError(f"store {self.path!r} is damaged: {error}") from error
-        if flat.ndim < 2 or flat.dtype != _float_dtype(flat.dtype, self.path):
+            shape, dtype = _read_npy_header(self._data_path)
+        except ValueError as error:
             raise ValueError(
-                f"store {self.path!r} is damaged: snippets.npy has shape {flat.shape}"
-                f" and dtype {flat.dtype}, expected native floats of 2 or more axes"
+                f"store {self.path!r} is damaged: snippets.npy {error}"
+            ) from error
+        fine = dtype in (np.float16, np.float32, np.float64)  # native ones
+        if not fine or len(shape) < 2 or 0 in shape:
+            raise ValueError(
+                f"store {self.path!r} is damaged: snippets.npy has shape {shape}"
+                f" and dtype {dtype}, expected native floats of 2 or more axes"
             )
-        return flat
+        return npy_format.open_memmap(self._data_path, mode="r")
 
     def read(self, index, name):
         # A file cut short under a memory map kills the process on access.
-        if _fingerprint(self._data_path) != self.fingerprint:
-            raise ValueError(f"store {self.path!r} changed on disk after Bags.open")
+        if _fingerprint(self._data_path) != self.fingerprints[0]:
+            raise ValueError(
+                f"{name}: store {self.path!r} changed on disk after Bags.open;"
+                " open it again"
+            )
         bag = np.asarray(super().read(index, name))
         if not self._checked[index]:
             _check_finite(bag, name)
@@ -299,27 +383,27 @@ class _Store(_Memory):
         return bag
 
     def __reduce__(self):
-        return _Store, (self.path, self.fingerprint)
+        return _Store, (self.path, self.fingerprints)
 
 
-def _read_npy_header(file):
-    """Return (shape, fortran_order, dtype) without reading any data."""
-    version = npy_format.read_magic(file)
-    if version not in ((1, 0), (2, 0), (3, 0)):
-        raise ValueError(f"unknown .npy version {version}")
-    reader = (
-        npy_format.read_array_header_1_0
-        if version == (1, 0)
-        else npy_format.read_array_header_2_0
-    )
-    return reader(file, max_header_size=_MAX_NPY_HEADER)
+def _is_list_of(kind, values):
+    return isinstance(values, list) and all(type(value) is kind for value in values)
+
+
+def _is_store(path):
+    """Tell whether a folder is a store, whole or damaged, and nothing besides."""
+    try:
+        names = set(os.listdir(path))
+    except OSError:
+        return False
+    return "bags.json" in names and names <= {"bags.json", "snippets.npy"}
 
 
 def _read_store_index(path):
     try:
         text = Path(path, "bags.json").read_text(encoding="utf-8")
         index = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path!r} is not a store written by Bags.save: {error}"
         ) from error
@@ -329,11 +413,16 @@ def _read_store_index(path):
             " that this version reads"
         )
     ids, lengths = index.get("ids"), index.get("lengths")
-    lengths_fine = isinstance(lengths, list) and all(type(n) is int for n in lengths)
-    if not lengths_fine or not lengths or max(lengths) >= 2**48:
-        raise ValueError(f"store {path!r} is damaged: bags.json has no valid lengths")
-    if ids is not None and (not isinstance(ids, list) or len(ids) != len(lengths)):
-        raise ValueError(f"store {path!r} is damaged: its ids don't match its bags")
+    if not lengths or not _is_list_of(int, lengths) or min(lengths) < 1:
+        raise ValueError(
+            f"store {path!r} is damaged: bags.json has no valid lengths, expected one"
+            " number of snippets per bag, 1 or more"
+        )
+    if ids is not None and (not _is_list_of(str, ids) or len(ids) != len(lengths)):
+        raise ValueError(
+            f"store {path!r} is damaged: its ids don't match its {len(lengths)} bags,"
+            " expected one text per bag"
+        )
     return index
 
 
@@ -402,13 +491,17 @@ class Bags:
         TypeError
             For strings, objects and complex numbers.
         """
-        arrays = list(arrays)
-        ids = _check_ids(ids, len(arrays))
+        arrays = _as_list(arrays, "bags", "a list with one array per video")
         if not arrays:
             raise ValueError("no bags: expected a list with at least one video")
+        ids = _check_ids(ids, len(arrays))
         bags = [_as_bag(a, _name(i, ids)) for i, a in enumerate(arrays)]
         _check_same_tail([bag.shape for bag in bags], ids)
-        flat = np.concatenate(bags) if len(bags) > 1 else bags[0].copy()
+        flat = np.empty(
+            (sum(len(bag) for bag in bags), *bags[0].shape[1:]),
+            np.result_type(*{bag.dtype for bag in bags}),
+        )
+        np.concatenate(bags, out=flat)  # in C order, whatever that of the bags
         source = _Memory(flat, [len(bag) for bag in bags])
         return cls(source, np.arange(len(bags)), ids)
 
@@ -437,19 +530,19 @@ class Bags:
             truncated or pickled file, empty bags, NaN, infinity and differing
             features, when the file is first used.
         """
-        if isinstance(paths, (str, os.PathLike)):
-            raise TypeError(
-                f"paths must be a list with one .npy file per video, got {paths!r};"
-                " for a folder pass sorted(Path(folder).glob('*.npy'))"
-            )
-        paths = list(paths)
+        paths = _as_list(
+            paths,
+            "paths",
+            "a list with one .npy file per video,"
+            " such as sorted(Path(folder).glob('*.npy'))",
+        )
         if not paths:
             raise ValueError("no bags: expected a list with at least one path")
         if ids is None:
-            stems = [Path(path).stem for path in paths]
-            ids = stems if len(set(stems)) == len(stems) else [str(p) for p in paths]
+            stems = [os.path.splitext(os.path.basename(str(p)))[0] for p in paths]
+            ids = stems if len(set(stems)) == len(stems) else paths
         ids = _check_ids(ids, len(paths))
-        return cls(_Files(paths), np.arange(len(paths)), ids)
+        return cls(_Files(paths, ids), np.arange(len(paths)), ids)
 
     @classmethod
     def open(cls, path):
@@ -489,33 +582,51 @@ class Bags:
         Raises
         ------
         FileExistsError
-            When something that is no store lies at `path`.
+            When something that is no store lies at `path`, or when the store
+            there has other files in its folder.
+        ValueError
+            When there are no bags.
         """
         path = os.path.abspath(os.fspath(path))
-        if os.path.lexists(path) and not os.path.isfile(os.path.join(path, "bags.json")):
-            raise FileExistsError(f"{path!r} exists and is no store; it was left alone")
+        if len(self) == 0:
+            raise ValueError("no bags to save: expected at least one video")
+        if os.path.lexists(path) and not _is_store(path):
+            raise FileExistsError(
+                f"{path!r} exists and is no store, or holds other files besides;"
+                " it was left alone"
+            )
         os.makedirs(os.path.dirname(path), exist_ok=True)
         scratch = tempfile.mkdtemp(prefix=".bags-", dir=os.path.dirname(path))
         try:
             new, old = os.path.join(scratch, "new"), os.path.join(scratch, "old")
             os.mkdir(new)
             self._write_store(new)
-            if os.path.lexists(path):
+            replaces = os.path.lexists(path)
+            if replaces:
                 os.rename(path, old)
-            os.rename(new, path)
+            try:
+                os.rename(new, path)
+            except BaseException:
+                if replaces:
+                    os.rename(old, path)
+                raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _write_store(self, folder):
-        shape = (int(self.lengths.sum()), *self._source.tail)
-        flat = npy_format.open_memmap(
-            os.path.join(folder, "snippets.npy"), "w+", self.dtype, shape
-        )
-        start = 0
-        for bag in self:
-            flat[start : start + len(bag)] = bag
-            start += len(bag)
-        flat.flush()
+        dtype = self.dtype
+        header = {
+            "descr": npy_format.dtype_to_descr(dtype),
+            "fortran_order": False,
+            "shape": (int(self.lengths.sum()), *self._source.tail),
+        }
+        # Plain writes: on a full disk a memory map would kill the process.
+        with open(os.path.join(folder, "snippets.npy"), "wb") as file:
+            npy_format.write_array_header_1_0(file, header)
+            for bag in self:
+                file.write(np.ascontiguousarray(bag, dtype=dtype))
+            file.flush()
+            os.fsync(file.fileno())
         index = {
             "format": STORE_FORMAT,
             "lengths": self.lengths.tolist(),
@@ -552,13 +663,9 @@ class Bags:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, key):
-        # scikit-learn slices as X[key, ...].
-        if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:
-            key = key[0]
-        if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
-            key = range(len(self))[key]  # negative and out of range as in a list
+        key = _check_key(key, len(self))
+        if isinstance(key, int):
             return self._source.read(self._index[key], _name(key, self.ids))
-        key = _check_key(key)
         ids = None if self.ids is None else self.ids[key]
         return Bags(self._source, self._index[key], ids)
 
@@ -574,29 +681,48 @@ class Bags:
         return f"Bags(n_bags={len(self)})"
 
     def __getstate__(self):
-        # Whole or on disk: as it is. A subset in memory: its own snippets only.
-        if type(self._source) is not _Memory or (
-            np.array_equal(self._index, np.arange(len(self._source.lengths)))
-        ):
+        source = self._source
+        if isinstance(source, _Files):
             return self.__dict__
-        flat = np.concatenate(list(self)) if len(self) else self._source.flat[:0]
+        whole = np.array_equal(self._index, np.arange(len(source.lengths)))
+        if isinstance(source, _Store) and whole and self.ids is source.ids:
+            return {"_source": source}  # the rest is read from the store again
+        if isinstance(source, _Store) or whole:
+            return self.__dict__
+        # A subset in memory takes its own snippets only.
+        flat = np.concatenate(list(self)) if len(self) else source.flat[:0]
         source = _Memory(flat, self.lengths)
         return {"_source": source, "_index": np.arange(len(self)), "ids": self.ids}
 
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if "_index" not in state:
+            self._index = np.arange(len(self._source.lengths))
+            self.ids = self._source.ids
 
-def _check_key(key):
-    """Return a slice, or an array of indices or a mask, from what stands in []."""
+
+def _check_key(key, n):
+    """Return what stands in [] as an int from 0, a slice, an index array or a mask."""
+    if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:
+        key = key[0]  # scikit-learn slices as X[key, ...]
     if isinstance(key, slice):
         return key
-    array = np.asarray(key)
-    if array.size == 0:
-        array = array.astype(int)
-    if array.ndim != 1 or array.dtype.kind not in "biu":
-        raise IndexError(
-            "expected an integer, a slice, a 1-D index array or a boolean mask,"
-            f" got {key!r}"
-        )
-    return array
+    if not isinstance(key, tuple):
+        array = np.asarray(key)
+        if array.ndim == 1 and array.dtype.kind == "b" and len(array) != n:
+            raise IndexError(f"the mask has {len(array)} entries for {n} videos")
+        if array.ndim == 1 and array.dtype.kind in "biu":
+            return array
+        if array.ndim == 1 and array.size == 0:  # [] is an array of floats
+            return array.astype(int)
+        if array.ndim == 0 and array.dtype.kind in "iu":
+            if not -n <= array < n:
+                raise IndexError(f"index {array} is out of range for {n} videos")
+            return int(array) % n
+    raise IndexError(
+        "expected an integer, a slice, a 1-D index array or a boolean mask,"
+        f" got {key!r}"
+    )
 
 
 # --------------------------------------------------------------------------
@@ -604,20 +730,18 @@ def _check_key(key):
 # --------------------------------------------------------------------------
 def _as_mask(values, name):
     """Convert one video's frame labels to a checked bool array."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
-    mask = np.asarray(values)
+    mask = _as_array(values, name)
     if mask.ndim != 1 or mask.size == 0 or mask.dtype.kind not in "biuf":
         raise ValueError(
-            f"frame labels of {name} have shape {mask.shape} and dtype {mask.dtype},"
+            f"{name} have shape {mask.shape} and dtype {mask.dtype},"
             " expected a 1-D array with one 0/1 entry per frame"
         )
-    if mask.dtype.kind == "b":
-        return mask
     as_bool = mask != 0
-    if not np.array_equal(as_bool, mask):
-        bad = mask[as_bool != mask][0]
-        raise ValueError(f"frame labels of {name} must be 0 or 1, got {bad!r}")
+    wrong = np.flatnonzero(as_bool != mask)
+    if len(wrong):
+        raise ValueError(
+            f"{name} must be 0 or 1, got {mask[wrong[0]]} at frame {wrong[0]}"
+        )
     return as_bool
 
 
@@ -634,7 +758,7 @@ def check_snippet_length(snippet_length, n_videos):
     -------
     snippet_length : ndarray of shape (n_videos,)
     """
-    lengths = np.asarray(snippet_length)
+    lengths = _as_array(snippet_length, "snippet_length")
     if lengths.dtype.kind not in "iuf" or lengths.ndim > 1:
         raise TypeError(
             "snippet_length must be a number or one number per video,"
@@ -642,8 +766,13 @@ def check_snippet_length(snippet_length, n_videos):
         )
     if lengths.ndim == 1 and len(lengths) != n_videos:
         raise ValueError(f"got {len(lengths)} snippet lengths for {n_videos} videos")
-    if not np.isfinite(lengths).all() or (lengths <= 0).any():
-        raise ValueError(f"snippet_length must be positive, got {snippet_length!r}")
+    fine = np.isfinite(lengths) & (lengths > 0)
+    if not fine.all():
+        i = int(np.argmin(fine))
+        which = "" if lengths.ndim == 0 else f" of video {i}"
+        raise ValueError(
+            f"snippet_length{which} must be positive, got {lengths.flat[i]}"
+        )
     return np.broadcast_to(lengths.astype(float), (n_videos,))
 
 
@@ -655,8 +784,9 @@ class FrameLabels(np.lib.mixins.NDArrayOperatorsMixin):
 
     Parameters
     ----------
-    masks : sequence of array-like of shape (n_frames_i,)
-        0/1 or bool, one array per video, one entry per frame.
+    masks : sequence of array-like of shape (n_frames_i,), or FrameLabels
+        0/1 or bool, one array per video, one entry per frame. `FrameLabels`
+        keep their own `snippet_length` unless another than the default is given.
     snippet_length : float or sequence of float, default=16
         Frames that one snippet covers, for all videos or for each; fractions
         are allowed (32 equal segments cover ``n_frames / 32`` frames each).
@@ -680,8 +810,13 @@ class FrameLabels(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __init__(self, masks, snippet_length=16):
         if isinstance(masks, FrameLabels):
+            if np.ndim(snippet_length) == 0 and snippet_length == 16:
+                snippet_length = masks.snippet_length
             masks = masks.masks
-        arrays = [_as_mask(m, f"video {i}") for i, m in enumerate(masks)]
+        masks = _as_list(masks, "frame labels", "a list with one array per video")
+        arrays = [
+            _as_mask(m, f"frame labels of video {i}") for i, m in enumerate(masks)
+        ]
         if not arrays:
             raise ValueError("no frame labels: expected one array per video")
         self.n_frames = np.array([len(m) for m in arrays], dtype=np.int64)
@@ -714,11 +849,9 @@ class FrameLabels(np.lib.mixins.NDArrayOperatorsMixin):
         return iter(self.video_labels)
 
     def __getitem__(self, key):
-        if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:
-            key = key[0]
-        if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        key = _check_key(key, len(self))
+        if isinstance(key, int):
             return self.video_labels[key]
-        key = _check_key(key)
         part = object.__new__(FrameLabels)
         part._flat = self._flat
         for name in ("_starts", "n_frames", "video_labels", "snippet_length"):
@@ -756,7 +889,7 @@ def reads_as_rows(X):
         )
     if hasattr(X, "ndim") and not isinstance(X, np.ndarray):
         return X.ndim == 2  # data frames, sparse matrices, tensors
-    return np.ndim(np.asarray(X)) == 2
+    return hasattr(X, "__array__") and np.asarray(X).ndim == 2
 
 
 def check_bags(X):
@@ -778,10 +911,12 @@ def check_bags(X):
         return X
     if isinstance(X, (str, bytes, os.PathLike)):
         raise TypeError(f"X is {X!r}, expected bags; for files use Bags.from_files")
-    if isinstance(X, dict) or not hasattr(X, "__len__") and not hasattr(X, "__array__"):
-        raise TypeError(f"X is a {type(X).__name__}, expected bags or a list of arrays")
     if not isinstance(X, (list, tuple)):
-        X = X.detach().cpu().numpy() if hasattr(X, "detach") else np.asarray(X)
+        if not hasattr(X, "__array__"):
+            raise TypeError(
+                f"X has type {type(X).__name__}, expected bags or a list of arrays"
+            )
+        X = _as_array(X, "X")
         if X.ndim == 0 or (X.ndim == 1 and X.dtype.kind != "O"):
             raise ValueError(
                 f"X has shape {X.shape}: expected a list of bags, each"
@@ -790,6 +925,30 @@ def check_bags(X):
         if X.ndim == 2:
             X = X[:, None, :]
     return Bags.from_list(X)
+
+
+def _labels_from_list(y):
+    """Convert a list or object array of labels, all numbers or all texts."""
+    labels = [
+        label.item() if np.ndim(label) == 0 and hasattr(label, "item") else label
+        for label in y
+    ]
+    for i, label in enumerate(labels):
+        if np.ndim(label):
+            raise ValueError(
+                f"y holds an array for bag {i}, expected one label per video;"
+                " wrap frame labels as FrameLabels(masks)"
+            )
+        if not isinstance(label, (numbers.Real, str)):
+            raise ValueError(
+                f"the label of bag {i} is {label!r}, expected a number or a text"
+            )
+        if isinstance(label, str) != isinstance(labels[0], str):
+            raise ValueError(
+                f"y mixes texts and numbers: the label of bag 0 is {labels[0]!r},"
+                f" that of bag {i} is {label!r}"
+            )
+    return np.array(labels)
 
 
 def check_video_labels(y, n_bags):
@@ -809,20 +968,34 @@ def check_video_labels(y, n_bags):
             "requires y to be passed, but the target y is None:"
             " expected one label per video"
         )
-    if isinstance(y, (list, tuple)) and any(np.ndim(label) for label in y):
+    if isinstance(y, (list, tuple)):
+        y = _labels_from_list(y)
+    elif not hasattr(y, "__array__"):
+        raise TypeError(f"y has type {type(y).__name__}, expected one label per video")
+    y = _as_array(y, "y")
+    if y.dtype.kind not in "biufUTO":
         raise ValueError(
-            "y holds arrays, expected one label per video;"
-            " wrap frame labels as FrameLabels(masks)"
+            f"y has dtype {y.dtype}, expected labels that are numbers or texts"
         )
-    y = column_or_1d(np.asarray(y), warn=True)
+    y = column_or_1d(y, warn=True)
+    if y.dtype.kind == "O":
+        y = _labels_from_list(y)
     if len(y) != n_bags:
-        check_consistent_length(np.empty(n_bags), y)
-    if y.dtype.kind in "fc" and not np.isfinite(y).all():
-        raise ValueError("Input y contains NaN or infinity, expected two classes")
+        raise ValueError(
+            "Found input variables with inconsistent numbers of samples:"
+            f" {n_bags} bags and {len(y)} labels in y; expected one label per video"
+        )
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        i = int(np.argmin(np.isfinite(y)))
+        raise ValueError(
+            f"Input y contains NaN or infinity: the label of bag {i} is {y[i]},"
+            " expected two classes"
+        )
     kind = type_of_target(y, input_name="y", raise_unknown=True)
     if kind.startswith("continuous"):
         raise ValueError(
             f"Unknown label type: {kind}. Video labels must be two classes, such as"
-            f" 0 and 1; got {np.unique(y)[:3]}..."
+            f" 0 and 1; the label of bag {np.argmax(y != np.round(y))} is"
+            f" {y[np.argmax(y != np.round(y))]}"
         )
     return y

@@ -111,7 +111,9 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         validation = self._check_validation(validation, classes)
         if self.validation_fraction is not None:
             if validation is not None:
-                raise ValueError("validation and validation_fraction exclude each other")
+                raise ValueError(
+                    "validation and validation_fraction exclude each other"
+                )
             bags, y, validation = self._hold_out(bags, y, seed)
         with _engine.cpu_threads(self.n_jobs):
             net = self.net_ if going_on else self._new_net(bags, seed)
@@ -150,7 +152,9 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             known_classes = self.classes_
         else:
             known_classes = self._check_classes(y if classes is None else classes)
-        if classes is not None and not np.array_equal(np.unique(classes), known_classes):
+        if classes is not None and not np.array_equal(
+            np.unique(classes), known_classes
+        ):
             raise ValueError(f"classes {classes} differ from {known_classes}")
         unknown = np.setdiff1d(y, known_classes)
         if len(unknown):
@@ -416,3 +420,29 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
 def _whole_bag(bag):
     return bag
+
+
+def check_widths(name, widths, n_layers=None):
+    """Return the widths of layers as a tuple, or raise with the parameter's name.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter.
+    widths : sequence of int
+    n_layers : int, default=None
+        How many there must be; None for one or more.
+
+    Returns
+    -------
+    widths : tuple of int
+    """
+    fine = isinstance(widths, (tuple, list)) and all(
+        isinstance(width, Integral) and width >= 1 for width in widths
+    )
+    if not fine or len(widths) == 0 or n_layers not in (None, len(widths)):
+        number = "one or more" if n_layers is None else n_layers
+        raise ValueError(
+            f"{name} must be a tuple of {number} positive integers, got {widths!r}"
+        )
+    return tuple(widths)

@@ -35,10 +35,10 @@ def make_bags(
     snippet_length=16,
     random_state=None,
 ):
-    """Make ragged, weakly labelled videos that are hard in the ways real ones are.
+    """Make ragged, weakly labelled videos, hard in the ways real ones are.
 
-    Every video is shot in scenes of its own, with drift, noise and cuts from
-    one scene to another. Anomalous videos hold one to four events of a few
+    Every video is shot in scenes of its own, with drift and cuts from one scene
+    to another; a single snippet is noisy, its neighbours help to read it. Anomalous videos hold one to four events of a few
     types, from a part of one snippet to most of the video. All videos, normal
     ones too, hold harmless events that look somewhat like anomalies. Events
     begin and end at any frame, and the number of frames is no multiple of the
@@ -115,7 +115,7 @@ class _World:
         likeness = 0.2 + 0.6 * difficulty
         self.harmless = likeness * self.anomalies
         self.harmless += np.sqrt(1 - likeness**2) * self._directions()
-        self.strength = (6.0 - 4.5 * difficulty) * np.sqrt(n_features / 64)
+        self.strength = 9.0 - 6.5 * difficulty
 
     def _directions(self):
         raw = self.rng.normal(size=(_N_ANOMALY_TYPES, self.n_features))
@@ -130,7 +130,9 @@ class _World:
             event = self._event(n_frames)
             self._show(video, event, self.harmless, snippet_length)
         mask = np.zeros(n_frames, dtype=bool)
-        for _ in range(rng.choice(4, p=[0.5, 0.3, 0.15, 0.05]) + 1 if has_anomaly else 0):
+        for _ in range(
+            rng.choice(4, p=[0.5, 0.3, 0.15, 0.05]) + 1 if has_anomaly else 0
+        ):
             event = self._event(n_snippets * snippet_length)
             self._show(video, event, self.anomalies, snippet_length)
             mask[event] = True
@@ -144,13 +146,15 @@ class _World:
         shot = np.searchsorted(cuts, np.arange(n_snippets), side="right")
         places = rng.choice(_N_SCENES, size=n_cuts + 1)
         drift = rng.normal(scale=0.1, size=(n_snippets, self.n_features)).cumsum(axis=0)
-        noise = rng.normal(scale=0.5, size=(n_snippets, self.n_features))
+        noise = rng.normal(size=(n_snippets, self.n_features))
         return self.scenes[places][shot] + drift + noise
 
     def _event(self, n_frames):
         """Return the frames of an event: from 4 frames to 0.8 of the video."""
         longest = max(0.8 * n_frames, 4)
-        length = int(np.exp(self.rng.uniform(np.log(min(4, n_frames)), np.log(longest))))
+        length = int(
+            np.exp(self.rng.uniform(np.log(min(4, n_frames)), np.log(longest)))
+        )
         length = min(max(length, 1), n_frames)
         start = self.rng.integers(n_frames - length + 1)
         return slice(start, start + length)

@@ -201,7 +201,7 @@ def mil_ranking_loss(
 # --------------------------------------------------------------------------
 @_in_full_precision
 def dynamics_ranking_loss(scores, y, mask=None, margin=0.0):
-    r"""Rank the score dynamics of anomalous above those of normal bags, Eqs. 7-8 of [1]_.
+    r"""Rank score dynamics of anomalous above those of normal bags, Eqs. 7-8 of [1]_.
 
     With the score dynamics :math:`\delta_t = |s_t - s_{t+1}|`, a bag's energy E is
     the mean of its k largest :math:`\delta_t^2`, k = T // 16 + 1 for anomalous and
@@ -230,12 +230,19 @@ def dynamics_ranking_loss(scores, y, mask=None, margin=0.0):
     tensor(1.)
     """
     real = _real(scores, mask)
-    if scores.shape[1] < 2:
-        return scores.sum() * 0.0 + _mean_hinge(*scores.new_zeros(2, len(y)), y, margin)
     kept = _zero_padding(scores, mask)
     steps = (kept[:, 1:] - kept[:, :-1]).square()  # (B, T - 1)
     energy = topk_mean(steps, _n_top(real, y), real[:, 1:] & real[:, :-1])
     return _mean_hinge(energy, energy, y, margin)
+
+
+def _feature_steps(features):
+    """Return 1 - cos of consecutive rows, (B, T - 1); 1 next to a row of zeros."""
+    norm = torch.linalg.vector_norm(features, dim=2, keepdim=True)
+    unit = features / norm.where(norm > 0, 1)
+    turned = (unit[:, 1:] - unit[:, :-1]).square().sum(dim=2) / 2
+    nonzero = norm.squeeze(2) > 0
+    return turned.where(nonzero[:, 1:] & nonzero[:, :-1], 1)
 
 
 @_in_full_precision
@@ -248,8 +255,10 @@ def dynamics_alignment_loss(scores, features, mask=None, eps=1e-7):
               \quad \delta^f_t = 1 - \cos(x_t, x_{t+1})
 
     Both dynamics receive gradients, and all bags take part, normal ones too.
-    :math:`\delta^f` is clamped at 0: in floating point 1 - cos of equal rows
-    can be below :math:`-\epsilon`. A row of zeros has cosine 0 with any other.
+    :math:`\delta^f` is computed as half the squared distance of the unit rows,
+    which is the same number, but exactly 0 for equal rows, where 1 - cos is off
+    by more than :math:`\epsilon` in float32, on either side of 0. A row of zeros
+    has cosine 0 with any other.
 
     Parameters
     ----------
@@ -276,10 +285,8 @@ def dynamics_alignment_loss(scores, features, mask=None, eps=1e-7):
     real = _real(scores, mask)
     kept, features = _zero_padding(scores, mask), _zero_padding(features, mask)
     score_steps = (kept[:, 1:] - kept[:, :-1]).abs()  # (B, T - 1)
-    cosine = F.cosine_similarity(features[:, 1:], features[:, :-1], dim=2)
-    feature_steps = (1 - cosine).clamp(min=0)
     steps = real[:, 1:] & real[:, :-1]
-    cross = -score_steps * torch.log(feature_steps + eps) * steps
+    cross = -score_steps * torch.log(_feature_steps(features) + eps) * steps
     return (cross.sum(dim=1) / steps.sum(dim=1).clamp(min=1)).mean()
 
 
@@ -313,15 +320,15 @@ def locality_prior(n_snippets, sigma):
     return torch.exp(-(position[:, None] - position).square() / (2 * sigma))
 
 
-def _prior_band(sigma, dtype, device):
+def _prior_band(n_snippets, sigma, dtype, device):
     """Return the prior's rows over three neighbouring blocks, ``(L, 3 L)``.
 
     Row i is snippet i of the middle block. L is where the prior falls below
     what `dtype` can add to a row's sum, so nothing outside of the three blocks
-    counts.
+    counts; a wider prior makes do with one block of all snippets.
     """
     tail = -math.log(torch.finfo(dtype).eps / 16)
-    n = max(16, math.ceil(math.sqrt(2 * sigma * tail)))
+    n = min(max(16, math.ceil(math.sqrt(2 * sigma * tail))), n_snippets)
     row = torch.arange(n, dtype=torch.float64, device=device)
     column = torch.arange(-n, 2 * n, dtype=torch.float64, device=device)
     distance = (row[:, None] - column).square()
@@ -329,16 +336,27 @@ def _prior_band(sigma, dtype, device):
 
 
 def _apply_prior(value, sigma):
-    """Return G V for `value` of shape (B, heads, T, d), in time and memory linear in T."""
-    n_snippets, d = value.shape[-2:]
-    band = _prior_band(sigma, value.dtype, value.device)
+    """Return G V, (B, heads, T, d), in time and memory linear in T."""
+    n_snippets = value.shape[-2]
+    band = _prior_band(n_snippets, sigma, value.dtype, value.device)
     n = len(band)
     n_blocks = -(-n_snippets // n)
     # One empty block before, one after, and zeros to fill up the last one.
     padded = F.pad(value, (0, 0, n, n + n_blocks * n - n_snippets))
     blocks = padded.unflatten(-2, (n_blocks + 2, n))  # (B, heads, blocks, L, d)
     windows = torch.cat([blocks[:, :, i : n_blocks + i] for i in range(3)], dim=-2)
-    return (band @ windows).flatten(-3, -2)[..., :n_snippets, :].reshape(value.shape)
+    return (band @ windows).flatten(-3, -2)[..., :n_snippets, :]
+
+
+def _for_blocks(x):
+    """Lay out (B, heads, T, d) so that torch's attention can run in blocks.
+
+    It makes a T x T tensor where the last axis is not contiguous and, on CUDA,
+    where d is no multiple of 8; zeros that fill d up change no product.
+    """
+    d = x.shape[-1]
+    x = F.pad(x, (0, -d % 8)) if d % 8 else x
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def locality_aware_attention(query, key, value, sigma, mask=None):
@@ -349,7 +367,8 @@ def locality_aware_attention(query, key, value, sigma, mask=None):
     The logits are not scaled, the prior is added after the softmax, the same
     for every head, and the sum is not renormalised, all as printed. No T x T
     tensor is made: the softmax runs in blocks, and the prior as a product with
-    a band outside of which it vanishes in the dtype at hand.
+    a band outside of which it vanishes in the dtype at hand. (For float64 on
+    CUDA torch has no such softmax.)
 
     Parameters
     ----------
@@ -377,7 +396,9 @@ def locality_aware_attention(query, key, value, sigma, mask=None):
         keep = mask[:, None, :, None]  # (B, 1, T, 1)
         query, key, value = (x.masked_fill(~keep, 0) for x in (query, key, value))
         attend = mask[:, None, None, :]  # (B, 1, 1, T), one row for all queries
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=attend, scale=1.0)
+    out = F.scaled_dot_product_attention(
+        *map(_for_blocks, (query, key, value)), attn_mask=attend, scale=1.0
+    )[..., : value.shape[-1]]
     if sigma is not None:
         out = out + _apply_prior(value, sigma)
     return out if mask is None else out.masked_fill(~keep, 0)

@@ -54,7 +54,8 @@ def initialise(module, generator):
     Raises
     ------
     TypeError
-        For a layer with weights of another kind: nothing may stay unfilled.
+        For a layer with weights or buffers of another kind: nothing may stay
+        unfilled.
     """
     for layer in module.modules():
         if isinstance(layer, (nn.Linear, nn.Conv1d)):
@@ -65,7 +66,6 @@ def initialise(module, generator):
             for parameter in layer.parameters():
                 _uniform(parameter, layer.hidden_size**-0.5, generator)
         elif isinstance(layer, nn.LayerNorm):
-            nn.init.ones_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        elif any(True for _ in layer.parameters(recurse=False)):
+            layer.reset_parameters()  # ones and zeros, nothing drawn
+        elif [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]:
             raise TypeError(f"no rule to initialise {type(layer).__name__}")

@@ -19,12 +19,14 @@ CVPR 2018 (frame-level AUC); Wu et al., "Not only look, but also listen", ECCV
 """
 
 import warnings
+from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from .bags import FrameLabels
+from .bags import FrameLabels, _as_array, _as_list, check_snippet_length
 from .timeline import check_frame_counts, snippet_bounds
 
 __all__ = [
@@ -41,166 +43,160 @@ __all__ = [
 
 
 # --------------------------------------------------------------------------
-# Snippets with their numbers of anomalous and normal frames
+# Input: from labels and scores to a table of frames by score
 # --------------------------------------------------------------------------
-def validate(frame_labels, snippet_scores, snippet_length=16):
-    """Check labels against scores and count the frames behind every score.
+class _Table(NamedTuple):
+    """How many frames have each score: a row per distinct score, highest first.
 
-    Parameters
-    ----------
-    frame_labels : FrameLabels or sequence of array-like of shape (n_frames_i,)
-    snippet_scores : sequence of array-like of shape (n_snippets_i,)
-    snippet_length : float or sequence of float, default=16
-        `FrameLabels` bring their own; another value beside them is an error.
-
-    Returns
-    -------
-    scores : ndarray of shape (n_snippets_total,)
-    positives, negatives : ndarray of int of shape (n_snippets_total,)
-        Anomalous and normal frames of each snippet.
-    n_snippets : ndarray of int of shape (n_videos,)
-
-    Raises
-    ------
-    ValueError
-        Names the video whose labels or scores don't fit.
+    Rows without frames occur, where labels end before the snippets. Counts are
+    whole numbers kept as float64, so that their products can't overflow.
+    `background` are the normal frames of anomalous videos, `quiet` the frames
+    of normal videos.
     """
+
+    scores: np.ndarray
+    anomalous: np.ndarray
+    background: np.ndarray
+    quiet: np.ndarray
+
+    @property
+    def normal(self):
+        return self.background + self.quiet
+
+
+def _make_table(frame_labels, snippet_scores, snippet_length=16):
+    """Check labels against scores and count the frames that have each score."""
     labels = _as_frame_labels(frame_labels, snippet_length)
-    arrays = _check_scores(snippet_scores, len(labels))
-    n_snippets = np.array([len(a) for a in arrays])
+    scores, n_snippets = _check_scores(snippet_scores, len(labels))
     check_frame_counts(n_snippets, labels.n_frames, labels.snippet_length)
-    positives, totals = _count_frames(labels, n_snippets)
-    return np.concatenate(arrays), positives, totals - positives, n_snippets
+    anomalous, normal = _count_frames(labels, n_snippets)
+    background = normal * np.repeat(labels.video_labels, n_snippets)
+
+    scores, row = np.unique(scores, return_inverse=True)
+    kinds = (anomalous, background, normal - background)
+    counts = [np.bincount(row, weights=frames)[::-1] for frames in kinds]
+    return _Table(scores[::-1], *counts)
 
 
 def _as_frame_labels(frame_labels, snippet_length):
     if not isinstance(frame_labels, FrameLabels):
         return FrameLabels(frame_labels, snippet_length)
-    given = np.asarray(snippet_length)
-    if not (given.ndim == 0 and given == 16) and not np.array_equal(
-        np.broadcast_to(given, frame_labels.shape), frame_labels.snippet_length
-    ):
+    if len(frame_labels) == 0:
+        raise ValueError("no frame labels: expected those of at least one video")
+    given = check_snippet_length(snippet_length, len(frame_labels))
+    is_default = np.ndim(snippet_length) == 0 and snippet_length == 16
+    if not is_default and not np.array_equal(given, frame_labels.snippet_length):
         raise ValueError(
-            "snippet_length differs from the one that FrameLabels carry; leave it out"
+            f"snippet_length={snippet_length!r} differs from the one that FrameLabels"
+            " carry; leave it out"
         )
     return frame_labels
 
 
 def _check_scores(snippet_scores, n_videos):
-    if len(snippet_scores) != n_videos:
+    """Return the scores of all snippets, flat, and the snippets of each video."""
+    values = _as_list(snippet_scores, "scores", "a list with one array per video")
+    if len(values) != n_videos:
         raise ValueError(
-            f"got scores of {len(snippet_scores)} videos and frame labels of {n_videos}"
+            f"got scores of {len(values)} videos and frame labels of {n_videos}"
         )
-    arrays = []
-    for i, values in enumerate(snippet_scores):
-        scores = np.asarray(values)
+    arrays = [_as_array(v, f"scores of video {i}") for i, v in enumerate(values)]
+    for i, scores in enumerate(arrays):
         if scores.ndim != 1 or scores.size == 0 or scores.dtype.kind not in "biuf":
             raise ValueError(
                 f"scores of video {i} have shape {scores.shape} and dtype"
                 f" {scores.dtype}, expected (n_snippets,) numbers"
             )
-        if not np.isfinite(scores).all():
-            raise ValueError(f"scores of video {i} contain NaN or infinity")
-        arrays.append(scores if scores.dtype.kind == "f" else scores.astype(float))
-    return arrays
+    flat = np.concatenate(arrays)
+    n_snippets = np.array([len(scores) for scores in arrays])
+    if not np.isfinite(flat).all():
+        i = next(i for i, a in enumerate(arrays) if not np.isfinite(a).all())
+        raise ValueError(f"scores of video {i} contain NaN or infinity")
+    return flat, n_snippets
 
 
 def _count_frames(labels, n_snippets):
-    """Return the anomalous frames and all frames of every snippet, flat."""
-    bounds = [
-        snippet_bounds(n, frames, length)
-        for n, frames, length in zip(
-            n_snippets, labels.n_frames, labels.snippet_length, strict=True
+    """Return the anomalous and the normal frames of every snippet, flat."""
+    bounds = snippet_bounds(n_snippets, labels.n_frames, labels.snippet_length)
+    flat = np.concatenate(labels.masks)
+    # Labels are long runs of equal values. The number of anomalous frames
+    # before a frame is known at both ends of a run and linear in between.
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    edges = np.concatenate([[0], changes, [len(flat)]])
+    before_edge = np.append(0, np.cumsum(np.diff(edges) * flat[edges[:-1]]))
+    anomalous = np.diff(np.interp(bounds, edges, before_edge))
+    return anomalous, np.diff(bounds) - anomalous
+
+
+# --------------------------------------------------------------------------
+# Metrics of a table
+# --------------------------------------------------------------------------
+def _is_undefined(metric, **kinds):
+    """Warn and return True where one of the `kinds` of frames is missing."""
+    missing = [kind.replace("_", " ") for kind, n in kinds.items() if not n.any()]
+    if missing:
+        # 4: the line of the user, who called the metric that called _<metric>.
+        warnings.warn(
+            f"There is no {missing[0]}, so {metric} is not defined.",
+            UndefinedMetricWarning,
+            stacklevel=4,
         )
-    ]
-    totals = np.concatenate([np.diff(b) for b in bounds])
-    positives = np.zeros(len(totals), dtype=np.int64)
-    offset = 0
-    for mask, anomalous, bound in zip(
-        labels.masks, labels.video_labels, bounds, strict=True
+    return bool(missing)
+
+
+def _area_under_roc(anomalous, normal):
+    true = np.cumsum(anomalous)
+    heights = true + np.append(0, true[:-1])  # twice the mean of both ends
+    return float(np.sum(heights * normal) / (2 * true[-1] * normal.sum()))
+
+
+def _frame_roc_auc(table):
+    anomalous, normal = table.anomalous, table.normal
+    if _is_undefined(
+        "frame_roc_auc_score", anomalous_frame=anomalous, normal_frame=normal
     ):
-        n = len(bound) - 1
-        if anomalous:
-            count = np.concatenate([[0], np.cumsum(mask)])
-            positives[offset : offset + n] = np.diff(count[bound])
-        offset += n
-    return positives, totals
+        return float("nan")
+    return _area_under_roc(anomalous, normal)
 
 
-def _curve(scores, positives, negatives):
-    """Return cumulative (true, false) positives at each distinct score, falling."""
-    order = np.argsort(-scores, kind="stable")
-    scores = scores[order]
-    last_of_tie = np.append(scores[1:] != scores[:-1], True)
-    true = np.cumsum(positives[order])[last_of_tie]
-    false = np.cumsum(negatives[order])[last_of_tie]
-    return true, false
+def _anomalous_roc_auc(table):
+    anomalous, normal = table.anomalous, table.background
+    if _is_undefined(
+        "anomalous_roc_auc_score",
+        anomalous_frame=anomalous,
+        normal_frame_in_an_anomalous_video=normal,
+    ):
+        return float("nan")
+    return _area_under_roc(anomalous, normal)
 
 
-def _undefined(metric, reason):
-    warnings.warn(
-        f"{reason}; {metric} is not defined.", UndefinedMetricWarning, stacklevel=3
-    )
-    return float("nan")
-
-
-def _roc_auc(scores, positives, negatives, name="frame_roc_auc_score"):
-    true, false = _curve(scores, positives, negatives)
-    if true.size == 0 or true[-1] == 0 or false[-1] == 0:
-        return _undefined(name, "The frames hold one class only")
-    rising = np.append(0, true[:-1]) + true
-    steps = np.diff(false, prepend=0)
-    return float(np.sum(rising * steps) / (2.0 * true[-1] * false[-1]))
-
-
-def _average_precision(scores, positives, negatives, interpolation="step"):
-    true, false = _curve(scores, positives, negatives)
-    if true[-1] == 0 or false[-1] == 0:
-        return _undefined(
-            "frame_average_precision_score", "The frames hold one class only"
-        )
-    # A snippet that was cut away has no frames: 0 / 0 before the first one.
-    some = true + false > 0
-    precision = true[some] / (true[some] + false[some])
-    recall = true[some] / true[-1]
-    steps = np.diff(recall, prepend=0)
+def _frame_average_precision(table, interpolation="step"):
+    anomalous, normal = table.anomalous, table.normal
+    if _is_undefined(
+        "frame_average_precision_score", anomalous_frame=anomalous, normal_frame=normal
+    ):
+        return float("nan")
+    true, frames = np.cumsum(anomalous), np.cumsum(anomalous + normal)
+    # Before the first frame the precision is 1, as in scikit-learn.
+    precision = np.divide(true, frames, out=np.ones_like(true), where=frames > 0)
     if interpolation == "trapezoid":
         precision = (precision + np.append(1.0, precision[:-1])) / 2
-    return float(np.sum(steps * precision))
+    return float(np.sum(precision * anomalous) / true[-1])
 
 
-def _per_video(values, n_snippets):
-    """Repeat one value per video for each of its snippets."""
-    return np.repeat(values, n_snippets)
+def _false_alarm_rate(table, threshold=0.5):
+    if _is_undefined("false_alarm_rate", normal_video=table.quiet):
+        return float("nan")
+    return float(table.quiet[table.scores >= threshold].sum() / table.quiet.sum())
 
 
-def _anomalous_snippets(positives, n_snippets):
-    """Tell for every snippet whether its video has an anomalous frame."""
-    starts = np.cumsum(n_snippets) - n_snippets
-    return _per_video(np.add.reduceat(positives, starts) > 0, n_snippets)
-
-
-def _false_alarm_rate(scores, positives, negatives, n_snippets, threshold):
-    normal = ~_anomalous_snippets(positives, n_snippets)
-    frames = negatives[normal].sum()
-    if frames == 0:
-        return _undefined("false_alarm_rate", "There is no normal video")
-    return float(negatives[normal & (scores >= threshold)].sum() / frames)
-
-
-def _score_gap(scores, positives, negatives):
-    if positives.sum() == 0 or negatives.sum() == 0:
-        return _undefined("score_gap", "The frames hold one class only")
-    scores = scores.astype(float)
+def _score_gap(table):
+    anomalous, normal = table.anomalous, table.normal
+    if _is_undefined("score_gap", anomalous_frame=anomalous, normal_frame=normal):
+        return float("nan")
     return float(
-        np.average(scores, weights=positives) - np.average(scores, weights=negatives)
-    )
-
-
-def _anomalous_roc_auc(scores, positives, negatives, n_snippets):
-    keep = _anomalous_snippets(positives, n_snippets)
-    return _roc_auc(
-        scores[keep], positives[keep], negatives[keep], "anomalous_roc_auc_score"
+        np.average(table.scores, weights=anomalous)
+        - np.average(table.scores, weights=normal)
     )
 
 
@@ -238,10 +234,7 @@ def frame_roc_auc_score(frame_labels, snippet_scores, *, snippet_length=16):
     ...                     snippet_length=2)
     1.0
     """
-    scores, positives, negatives, _ = validate(
-        frame_labels, snippet_scores, snippet_length
-    )
-    return _roc_auc(scores, positives, negatives)
+    return _frame_roc_auc(_make_table(frame_labels, snippet_scores, snippet_length))
 
 
 def frame_average_precision_score(
@@ -279,15 +272,11 @@ def frame_average_precision_score(
         raise ValueError(
             f"interpolation must be 'step' or 'trapezoid', got {interpolation!r}"
         )
-    scores, positives, negatives, _ = validate(
-        frame_labels, snippet_scores, snippet_length
-    )
-    return _average_precision(scores, positives, negatives, interpolation)
+    table = _make_table(frame_labels, snippet_scores, snippet_length)
+    return _frame_average_precision(table, interpolation)
 
 
-def false_alarm_rate(
-    frame_labels, snippet_scores, *, threshold=0.5, snippet_length=16
-):
+def false_alarm_rate(frame_labels, snippet_scores, *, threshold=0.5, snippet_length=16):
     """Share of the frames of normal videos that score `threshold` or more.
 
     A normal video is one without an anomalous frame; its frames are pooled
@@ -307,7 +296,7 @@ def false_alarm_rate(
     Raises
     ------
     ValueError
-        As `frame_roc_auc_score`.
+        As `frame_roc_auc_score`, and for a `threshold` of NaN.
 
     Examples
     --------
@@ -315,9 +304,12 @@ def false_alarm_rate(
     >>> false_alarm_rate([[0, 0, 0, 0]], [[0.5, 0.2]], snippet_length=2)
     0.5
     """
-    return _false_alarm_rate(
-        *validate(frame_labels, snippet_scores, snippet_length), threshold
-    )
+    if not isinstance(threshold, Real):
+        raise TypeError(f"threshold must be a number, got {threshold!r}")
+    if np.isnan(threshold):
+        raise ValueError("threshold must be a number, got NaN")
+    table = _make_table(frame_labels, snippet_scores, snippet_length)
+    return _false_alarm_rate(table, threshold)
 
 
 def score_gap(frame_labels, snippet_scores, *, snippet_length=16):
@@ -344,7 +336,7 @@ def score_gap(frame_labels, snippet_scores, *, snippet_length=16):
     >>> score_gap([[0, 0, 1, 1]], [[0.25, 0.75]], snippet_length=2)
     0.5
     """
-    return _score_gap(*validate(frame_labels, snippet_scores, snippet_length)[:3])
+    return _score_gap(_make_table(frame_labels, snippet_scores, snippet_length))
 
 
 def anomalous_roc_auc_score(frame_labels, snippet_scores, *, snippet_length=16):
@@ -375,7 +367,7 @@ def anomalous_roc_auc_score(frame_labels, snippet_scores, *, snippet_length=16):
     ...                         snippet_length=2)
     1.0
     """
-    return _anomalous_roc_auc(*validate(frame_labels, snippet_scores, snippet_length))
+    return _anomalous_roc_auc(_make_table(frame_labels, snippet_scores, snippet_length))
 
 
 def evaluate(frame_labels, snippet_scores, *, snippet_length=16):
@@ -405,14 +397,13 @@ def evaluate(frame_labels, snippet_scores, *, snippet_length=16):
     ...          snippet_length=1)["frame_roc_auc_score"]
     1.0
     """
-    checked = validate(frame_labels, snippet_scores, snippet_length)
-    frames = checked[:3]
+    table = _make_table(frame_labels, snippet_scores, snippet_length)
     return {
-        "frame_roc_auc_score": _roc_auc(*frames),
-        "frame_average_precision_score": _average_precision(*frames),
-        "false_alarm_rate": _false_alarm_rate(*checked, 0.5),
-        "score_gap": _score_gap(*frames),
-        "anomalous_roc_auc_score": _anomalous_roc_auc(*checked),
+        "frame_roc_auc_score": _frame_roc_auc(table),
+        "frame_average_precision_score": _frame_average_precision(table),
+        "false_alarm_rate": _false_alarm_rate(table),
+        "score_gap": _score_gap(table),
+        "anomalous_roc_auc_score": _anomalous_roc_auc(table),
     }
 
 
@@ -451,8 +442,8 @@ class _FrameScorer:
     def __call__(self, estimator, X, y=None, *, frame_labels=None, snippet_length=None):
         labels = self._find_labels(y, frame_labels, snippet_length, len(X))
         detector, X = _unwrap(estimator, X)
-        checked = validate(labels, detector.score_snippets(X))[:3]
-        values = {name: metric(*checked) for name, metric in self._metrics.items()}
+        table = _make_table(labels, detector.score_snippets(X))
+        values = {name: metric(table) for name, metric in self._metrics.items()}
         return values if len(values) > 1 else values.popitem()[1]
 
     def _find_labels(self, y, frame_labels, snippet_length, n_bags):
@@ -484,10 +475,13 @@ class _FrameScorer:
         return f"{'_and_'.join(self._metrics)}_scorer"
 
 
-frame_roc_auc_scorer = _FrameScorer({"frame_roc_auc": _roc_auc})
+frame_roc_auc_scorer = _FrameScorer({"frame_roc_auc": _frame_roc_auc})
 frame_average_precision_scorer = _FrameScorer(
-    {"frame_average_precision": _average_precision}
+    {"frame_average_precision": _frame_average_precision}
 )
 frame_scorers = _FrameScorer(
-    {"frame_roc_auc": _roc_auc, "frame_average_precision": _average_precision}
+    {
+        "frame_roc_auc": _frame_roc_auc,
+        "frame_average_precision": _frame_average_precision,
+    }
 )

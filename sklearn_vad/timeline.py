@@ -14,36 +14,53 @@ from .bags import check_snippet_length
 
 
 def snippet_bounds(n_snippets, n_frames, snippet_length):
-    """Return the frames at which the snippets of one video begin and end.
+    """Return the frames at which snippets begin and end, of one video or of many.
 
     Parameters
     ----------
-    n_snippets : int
-    n_frames : int
-    snippet_length : float
+    n_snippets : int or ndarray of shape (n_videos,)
+        1 or more.
+    n_frames : int or ndarray of shape (n_videos,)
+        1 or more.
+    snippet_length : float or ndarray of shape (n_videos,)
         Frames per snippet; fractions are allowed.
 
     Returns
     -------
-    bounds : ndarray of int of shape (n_snippets + 1,)
+    bounds : ndarray of int of shape (sum(n_snippets) + 1,)
         Snippet j covers frames ``bounds[j]`` up to ``bounds[j + 1]``, end
-        excluded. ``bounds[0] == 0`` and ``bounds[-1] == n_frames``.
+        excluded. ``bounds[0] == 0`` and ``bounds[-1] == sum(n_frames)``: with
+        many videos, both snippets and frames are counted through all of them.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from sklearn_vad.timeline import snippet_bounds
     >>> snippet_bounds(3, 50, 16)
     array([ 0, 16, 32, 50])
+    >>> snippet_bounds(np.array([3, 2]), np.array([50, 30]), np.array([16, 15]))
+    array([ 0, 16, 32, 50, 65, 80])
     """
-    index = np.arange(n_snippets + 1)
-    bounds = np.ceil(index * snippet_length).astype(np.int64)
-    # The rounding of index * snippet_length may differ from that of
-    # floor(frame / snippet_length), which is the definition: step to it.
-    bounds -= np.floor((bounds - 1) / snippet_length) >= index
-    bounds += np.floor(bounds / snippet_length) < index
-    bounds = np.clip(bounds, 0, n_frames)
-    bounds[0], bounds[-1] = 0, n_frames
-    return bounds
+    ends = np.cumsum(n_frames)
+    index, offset, frames, length = np.repeat(
+        [
+            np.cumsum(n_snippets) - n_snippets,
+            ends - n_frames,
+            np.atleast_1d(n_frames),
+            np.atleast_1d(snippet_length),
+        ],
+        n_snippets,
+        axis=1,
+    )
+    index = np.arange(len(index)) - index
+    # The first frame f with floor(f / length) >= index, or the end of the video.
+    # The rounding of index * length may differ from that of f / length, which
+    # is the definition: step to it.
+    first = np.ceil(index * length)
+    first -= np.floor((first - 1) / length) >= index
+    first += np.floor(first / length) < index
+    first = np.minimum(first, frames) + offset
+    return np.append(first, ends[-1]).astype(np.int64)
 
 
 def check_frame_counts(n_snippets, n_frames, snippet_length):
@@ -81,7 +98,7 @@ def expand_scores(snippet_scores, n_frames=None, *, snippet_length=16):
     snippet_scores : sequence of array-like of shape (n_snippets_i,)
     n_frames : sequence of int, default=None
         Frames of each video; None gives ``n_snippets_i * snippet_length``,
-        rounded to whole frames.
+        rounded to whole frames, at least 1.
     snippet_length : float or sequence of float, default=16
 
     Returns
@@ -92,7 +109,7 @@ def expand_scores(snippet_scores, n_frames=None, *, snippet_length=16):
     ------
     ValueError
         When a frame count is not a positive whole number or does not fit the
-        number of snippets.
+        number of snippets, or scores are empty or not 1-D.
 
     Examples
     --------
@@ -101,18 +118,24 @@ def expand_scores(snippet_scores, n_frames=None, *, snippet_length=16):
     [array([0.1, 0.1, 0.9, 0.9, 0.9])]
     """
     snippet_scores = [np.asarray(scores) for scores in snippet_scores]
+    for i, scores in enumerate(snippet_scores):
+        if scores.ndim != 1 or scores.size == 0:
+            raise ValueError(
+                f"scores of video {i} have shape {scores.shape}, expected"
+                " (n_snippets,) with n_snippets >= 1"
+            )
+    if not snippet_scores:
+        return []
     n_snippets = np.array([len(scores) for scores in snippet_scores])
     lengths = check_snippet_length(snippet_length, len(snippet_scores))
     if n_frames is None:
-        n_frames = np.round(n_snippets * lengths).astype(np.int64)
+        n_frames = np.maximum(np.round(n_snippets * lengths), 1).astype(np.int64)
     else:
         n_frames = _check_n_frames(n_frames, len(snippet_scores))
-    check_frame_counts(n_snippets, n_frames, lengths)
-    frame_scores = []
-    for scores, frames, length in zip(snippet_scores, n_frames, lengths, strict=True):
-        bounds = snippet_bounds(len(scores), frames, length)
-        frame_scores.append(np.repeat(scores, np.diff(bounds)))
-    return frame_scores
+        check_frame_counts(n_snippets, n_frames, lengths)
+    sizes = np.diff(snippet_bounds(n_snippets, n_frames, lengths))
+    sizes = np.split(sizes, np.cumsum(n_snippets)[:-1])
+    return [np.repeat(*pair) for pair in zip(snippet_scores, sizes, strict=True)]
 
 
 def _check_n_frames(n_frames, n_videos):
@@ -169,6 +192,11 @@ def pool_segments(bag, n_segments, pool="mean"):
     -------
     segments : ndarray of shape (n_segments, ...)
 
+    Raises
+    ------
+    ValueError
+        For an unknown `pool`.
+
     Examples
     --------
     >>> import numpy as np
@@ -176,6 +204,8 @@ def pool_segments(bag, n_segments, pool="mean"):
     >>> pool_segments(np.arange(5.0)[:, None], 2).ravel()
     array([0.5, 3. ])
     """
+    if pool not in ("mean", "max"):
+        raise ValueError(f"pool must be 'mean' or 'max', got {pool!r}")
     bounds = np.arange(n_segments + 1) * len(bag) // n_segments
     starts, sizes = bounds[:-1], np.diff(bounds)
     # reduceat takes the single row at `start` where a segment is empty.

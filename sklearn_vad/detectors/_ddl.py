@@ -16,7 +16,7 @@ Where the paper is silent or contradicts itself, we do this:
 """
 
 import functools
-from collections.abc import Iterable
+import itertools
 from numbers import Integral, Real
 
 import torch
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from sklearn.utils._param_validation import Interval
 from torch import nn
 
-from ..base import BaseAnomalyDetector
+from ..base import BaseAnomalyDetector, check_widths
 from ..functional import (
     dynamics_alignment_loss,
     dynamics_ranking_loss,
@@ -65,7 +65,7 @@ class LANet(nn.Module):
         self.norm = nn.LayerNorm(n_features)
         widths = [n_features, *mlp_dims]
         layers = []
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in itertools.pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.GELU(), Dropout(dropout)]
         self.mlp = nn.Sequential(*layers)
         self.regressor = nn.Conv1d(widths[-1], 1, kernel_size)
@@ -88,9 +88,7 @@ class LANet(nn.Module):
         return {"scores": torch.sigmoid(logits.float()), "features": features}
 
 
-def ddl_loss_terms(
-    output, y, mask, *, ranking_weight, alignment_weight, margin, eps
-):
+def ddl_loss_terms(output, y, mask, *, ranking_weight, alignment_weight, margin, eps):
     """Return the terms of Eq. 11, by name; their sum is the loss."""
     scores, features = output["scores"], output["features"]
     terms = {"mil": mil_bce_loss(scores, y, mask)}
@@ -233,7 +231,6 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         "n_heads": [Interval(Integral, 1, None, closed="left")],
         "hidden_dim": [Interval(Integral, 1, None, closed="left")],
         "sigma": [Interval(Real, 0, None, closed="neither"), None],
-        "mlp_dims": [Iterable],
         "kernel_size": [Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "max_snippets": [Interval(Integral, 2, None, closed="left"), None],
@@ -342,7 +339,7 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
             self.n_heads,
             self.hidden_dim,
             self.sigma,
-            self.mlp_dims,
+            check_widths("mlp_dims", self.mlp_dims),
             self.kernel_size,
             self.dropout,
         )

@@ -21,7 +21,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import nn
 
-from ..base import BaseAnomalyDetector
+from ..base import BaseAnomalyDetector, check_widths
 from ..functional import mil_ranking_loss
 from ..layers import Dropout
 from ..timeline import pool_segments
@@ -174,7 +174,6 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
 
     _parameter_constraints = {
         **BaseAnomalyDetector._parameter_constraints,
-        "hidden_dims": [tuple, list],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "n_segments": [Interval(Integral, 1, None, closed="left"), None],
         "l2_normalize": ["boolean"],
@@ -237,9 +236,8 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
         self.verbose = verbose
 
     def _make_module(self, n_features):
-        return RankingMLP(
-            n_features, self.hidden_dims, self.dropout, self.l2_normalize
-        )
+        widths = check_widths("hidden_dims", self.hidden_dims, n_layers=2)
+        return RankingMLP(n_features, widths, self.dropout, self.l2_normalize)
 
     def _loss_terms(self):
         return functools.partial(

@@ -1,0 +1,131 @@
+"""The papers' equations as slow loops over unpadded bags, in float64.
+
+Written from the printed equations, one bag, one snippet and one sum at a time,
+so that each line can be read beside the paper. `bags` is always a list with one
+array per video: scores ``(T_i,)``, features ``(T_i, C)``, queries, keys and
+values ``(heads, T_i, d)``.
+"""
+
+import math
+
+import numpy as np
+
+
+def locality_prior(n_snippets, sigma):
+    """DDL Eq. 2: exp(-|i - j|^2 / (2 sigma))."""
+    prior = np.empty((n_snippets, n_snippets))
+    for i in range(n_snippets):
+        for j in range(n_snippets):
+            prior[i, j] = math.exp(-(abs(i - j) ** 2) / (2 * sigma))
+    return prior
+
+
+def locality_aware_attention(queries, keys, values, sigma):
+    """DDL Eqs. 1-4: rows of A + G, times V, for each bag and head."""
+    bags = []
+    for query, key, value in zip(queries, keys, values, strict=True):
+        query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
+        n_heads, n_snippets, _ = value.shape
+        prior = np.zeros((n_snippets, n_snippets))
+        if sigma is not None:
+            prior = locality_prior(n_snippets, sigma)
+        out = np.zeros_like(value)
+        for head in range(n_heads):
+            for i in range(n_snippets):
+                relation = [float(query[head, i] @ row) for row in key[head]]
+                highest = max(relation)  # any shift leaves Eq. 1 as it is
+                weight = [math.exp(r - highest) for r in relation]
+                total = sum(weight)
+                for n in range(n_snippets):
+                    attention = weight[n] / total + prior[i, n]
+                    out[head, i] += attention * value[head, n]
+        bags.append(out)
+    return bags
+
+
+def topk_mean(bags, k):
+    """Mean of the k highest scores, or of all where there are fewer."""
+    counts = [k] * len(bags) if isinstance(k, int) else k
+    means = []
+    for scores, count in zip(bags, counts, strict=True):
+        highest = sorted(map(float, scores), reverse=True)[: int(count)]
+        means.append(sum(highest) / len(highest))
+    return np.array(means)
+
+
+def _k(scores, label):
+    """Return k of the k-max approach, which counts the snippets of the bag."""
+    return math.floor(len(scores) / 16 + 1) if label == 1 else 1
+
+
+def mil_bce_loss(bags, y):
+    """DDL Eq. 6 with the term of the normal videos."""
+    total = 0.0
+    for scores, label in zip(bags, y, strict=True):
+        (p,) = topk_mean([scores], _k(scores, label))
+        total += -math.log(p) if label == 1 else -math.log(1 - p)
+    return total / len(bags)
+
+
+def _mean_over_pairs(bags, y, loss_of_pair):
+    """Mean of a loss over all (anomalous, normal) pairs; 0 without a pair."""
+    losses = [
+        loss_of_pair(anomalous, normal)
+        for anomalous, label in zip(bags, y, strict=True)
+        for normal, other in zip(bags, y, strict=True)
+        if label == 1 and other == 0
+    ]
+    return sum(losses) / len(losses) if losses else 0.0
+
+
+def _score_dynamics(scores):
+    return [
+        abs(float(scores[t]) - float(scores[t + 1])) for t in range(len(scores) - 1)
+    ]
+
+
+def dynamics_ranking_loss(bags, y, margin=0.0):
+    """DDL Eqs. 7-8, averaged over the pairs."""
+
+    def energy(scores, label):
+        dynamics = sorted(_score_dynamics(scores), reverse=True)
+        k = _k(scores, label)
+        return sum(delta**2 for delta in dynamics[:k]) / k
+
+    return _mean_over_pairs(
+        bags, y, lambda a, n: max(0.0, margin - energy(a, 1) + energy(n, 0))
+    )
+
+
+def dynamics_alignment_loss(bags, features, eps=1e-7):
+    """DDL Eqs. 9-10; the cosine with a row of zeros is 0."""
+    total = 0.0
+    for scores, rows in zip(bags, features, strict=True):
+        rows = np.asarray(rows, np.float64)
+        score_dynamics = _score_dynamics(scores)
+        inside = 0.0
+        for t, score_step in enumerate(score_dynamics):
+            norms = np.linalg.norm(rows[t]) * np.linalg.norm(rows[t + 1])
+            cosine = rows[t] @ rows[t + 1] / norms if norms > 0 else 0.0
+            inside += -score_step * math.log(max(1 - cosine, 0.0) + eps)
+        if score_dynamics:
+            total += inside / len(score_dynamics)
+    return total / len(bags)
+
+
+def mil_ranking_loss(
+    bags, y, margin=1.0, smoothness=8e-5, sparsity=8e-5, reduction="mean"
+):
+    """MIL ranking: hinge of maxima over pairs, plus smoothness and sparsity."""
+    loss = _mean_over_pairs(
+        bags, y, lambda a, n: max(0.0, margin - float(max(a)) + float(max(n)))
+    )
+    penalties = []
+    for scores, label in zip(bags, y, strict=True):
+        if label == 1:
+            smooth = sum(delta**2 for delta in _score_dynamics(scores))
+            sparse = sum(map(float, scores))
+            penalties.append(smoothness * smooth + sparsity * sparse)
+    if penalties:
+        loss += sum(penalties) / (len(penalties) if reduction == "mean" else 1)
+    return loss

@@ -1,0 +1,519 @@
+"""Frame metrics against scikit-learn, and plain sums, on expanded frames."""
+
+import pickle
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.metrics import (
+    auc,
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+)
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sklearn_vad import FrameLabels
+from sklearn_vad.metrics import (
+    anomalous_roc_auc_score,
+    evaluate,
+    false_alarm_rate,
+    frame_average_precision_score,
+    frame_average_precision_scorer,
+    frame_roc_auc_score,
+    frame_roc_auc_scorer,
+    frame_scorers,
+    score_gap,
+)
+
+METRICS = [
+    frame_roc_auc_score,
+    frame_average_precision_score,
+    false_alarm_rate,
+    score_gap,
+    anomalous_roc_auc_score,
+]
+each_metric = pytest.mark.parametrize("metric", METRICS)
+
+
+# --------------------------------------------------------------------------
+# The slow way
+# --------------------------------------------------------------------------
+def expand(masks, snippet_scores, snippet_length):
+    """Return (labels, scores) of each video, one entry per frame."""
+    lengths = np.broadcast_to(snippet_length, len(masks))
+    videos = []
+    for mask, scores, length in zip(masks, snippet_scores, lengths, strict=True):
+        snippet = np.floor(np.arange(len(mask)) / length).astype(int)
+        snippet = np.minimum(snippet, len(scores) - 1)
+        videos.append((np.asarray(mask), np.asarray(scores)[snippet]))
+    return videos
+
+
+def join(videos):
+    return tuple(np.concatenate(part) for part in zip(*videos, strict=True))
+
+
+def slow_metrics(masks, snippet_scores, snippet_length, threshold):
+    """Compute every metric on expanded frames; NaN where it is undefined."""
+    videos = expand(masks, snippet_scores, snippet_length)
+    anomalous = [video for video in videos if video[0].any()]
+    normal = [video for video in videos if not video[0].any()]
+    values = dict.fromkeys([m.__name__ for m in METRICS] + ["trapezoid"], np.nan)
+
+    labels, scores = join(videos)
+    if 0 < labels.sum() < len(labels):
+        precision, recall, _ = precision_recall_curve(labels, scores)
+        wide = scores.astype(float)
+        values["frame_roc_auc_score"] = roc_auc_score(labels, scores)
+        values["frame_average_precision_score"] = average_precision_score(
+            labels, scores
+        )
+        values["trapezoid"] = auc(recall, precision)
+        values["score_gap"] = wide[labels == 1].mean() - wide[labels == 0].mean()
+    if anomalous:
+        labels, scores = join(anomalous)
+        if not labels.all():
+            values["anomalous_roc_auc_score"] = roc_auc_score(labels, scores)
+    if normal:
+        _, scores = join(normal)
+        values["false_alarm_rate"] = np.mean(scores >= threshold)
+    return values
+
+
+def fast_metrics(frame_labels, snippet_scores, snippet_length, threshold):
+    """Compute the same by the package."""
+    arguments = (frame_labels, snippet_scores)
+    options = {"snippet_length": snippet_length}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        values = {m.__name__: m(*arguments, **options) for m in METRICS}
+        values["false_alarm_rate"] = false_alarm_rate(
+            *arguments, threshold=threshold, **options
+        )
+        values["trapezoid"] = frame_average_precision_score(
+            *arguments, interpolation="trapezoid", **options
+        )
+    return values
+
+
+def assert_equal(fast, slow):
+    assert fast.keys() == slow.keys()
+    for name, value in fast.items():
+        assert type(value) is float
+        assert value == pytest.approx(slow[name], rel=0, abs=1e-12, nan_ok=True), name
+
+
+# --------------------------------------------------------------------------
+# Values
+# --------------------------------------------------------------------------
+@st.composite
+def cases(draw):
+    """Draw (masks, scores, snippet_length, threshold), ragged and full of ties."""
+    lengths, masks, scores = [], [], []
+    levels = draw(st.sampled_from([1, 2, 3, 10]))
+    dtype = draw(st.sampled_from([np.float64, np.float32, np.int64, np.uint8]))
+    for _ in range(draw(st.integers(1, 5))):
+        if draw(st.booleans()):  # 32 equal parts of a video of any length
+            n_snippets, n_frames = 32, draw(st.integers(1, 300))
+            length = n_frames / 32
+        else:
+            n_snippets = draw(st.integers(1, 30))
+            length = draw(st.sampled_from([1, 2, 3.7, 16]))
+            low = max(1, int(np.ceil((n_snippets - 2) * length)))
+            n_frames = draw(st.integers(low, int((n_snippets + 2) * length)))
+        mask = np.zeros(n_frames, dtype=int)
+        for _ in range(draw(st.integers(0, 3))):
+            start = draw(st.integers(0, n_frames - 1))
+            mask[start : start + draw(st.integers(1, n_frames))] = 1
+        values = st.lists(
+            st.integers(0, levels), min_size=n_snippets, max_size=n_snippets
+        )
+        values = np.array(draw(values))
+        is_float = np.issubdtype(dtype, np.floating)
+        scores.append((values / levels if is_float else values).astype(dtype))
+        lengths.append(length)
+        masks.append(mask)
+    threshold = scores[0][0] if draw(st.booleans()) else 0.5
+    return masks, scores, lengths, threshold
+
+
+@settings(deadline=None)
+@given(cases())
+# Labels end before the snippet of the highest score: it counts nowhere.
+@example(([np.array([1, 0])], [np.array([0.5, 0.1, 0.9])], [1], 0.5))
+# Frames past the last snippet take its score.
+@example(([np.array([0, 0, 0, 1])], [np.array([0.5, 0.9])], [1], 0.5))
+def test_values_equal_the_slow_way(case):
+    masks, scores, lengths, threshold = case
+    slow = slow_metrics(*case)
+    assert_equal(fast_metrics(*case), slow)
+    labels = FrameLabels(masks, lengths)
+    assert_equal(fast_metrics(labels, scores, 16, threshold), slow)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("snippet_length", [16, 7.3])
+def test_values_on_many_videos(dtype, snippet_length):
+    rng = np.random.default_rng(0)
+    masks, scores = [], []
+    for i in range(60):
+        n_snippets = int(rng.integers(1, 200))
+        off = max(2, 0.1 * n_snippets) * rng.uniform(-0.99, 0.99)
+        n_frames = max(1, round((n_snippets + off) * snippet_length))
+        share = 0 if i % 2 else rng.random()
+        masks.append(rng.random(n_frames) < share)
+        scores.append(rng.random(n_snippets).astype(dtype))
+    case = masks, scores, snippet_length, dtype(0.7)
+    assert_equal(fast_metrics(*case), slow_metrics(*case))
+
+
+def test_values_on_xd_violence(data_dir):
+    path = data_dir / "xd_violence_test_gt.npz"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not in the data folder")
+    with np.load(path) as file:
+        masks = np.split(file["gt"], file["offsets"][1:-1])
+    rng = np.random.default_rng(0)
+    scores = []
+    for mask in masks:
+        share = np.add.reduceat(mask, np.arange(0, len(mask), 16), dtype=float) / 16
+        values = share + rng.normal(size=len(share))
+        scores.append(np.round(1 / (1 + np.exp(-values)), 3).astype(np.float32))
+    case = masks, scores, 16, 0.5
+    slow = slow_metrics(*case)
+    assert 0.7 < slow["frame_roc_auc_score"] < 0.9
+    assert_equal(fast_metrics(*case), slow)
+    assert_equal(fast_metrics(FrameLabels(masks), *case[1:]), slow)
+    subset = rng.permutation(len(masks))[:300]
+    part = FrameLabels(masks)[subset], [scores[i] for i in subset]
+    slow = slow_metrics(
+        [masks[i] for i in subset], *([scores[i] for i in subset], 16, 0.5)
+    )
+    assert_equal(fast_metrics(*part, 16, 0.5), slow)
+
+
+def test_values_by_hand():
+    labels = [[0, 0, 1, 1, 1, 1], [0, 0, 0, 0]]
+    scores = [[0.2, 0.6, 0.9], [0.6, 0.4]]
+    by_length_2 = {"snippet_length": 2}
+    # Frames: anomalous .6 .6 .9 .9; normal .2 .2 | .6 .6 .4 .4
+    auc = (2 * 6 + 2 * (4 + 0.5 * 2)) / 24
+    assert frame_roc_auc_score(labels, scores, **by_length_2) == pytest.approx(auc)
+    step = 0.5 * 1 + 0.5 * 4 / 6
+    assert frame_average_precision_score(
+        labels, scores, **by_length_2
+    ) == pytest.approx(step)
+    trapezoid = 0.5 * 1 + 0.5 * (1 + 4 / 6) / 2
+    assert frame_average_precision_score(
+        labels, scores, interpolation="trapezoid", **by_length_2
+    ) == pytest.approx(trapezoid)
+    assert false_alarm_rate(labels, scores, **by_length_2) == 0.5
+    assert false_alarm_rate(labels, scores, threshold=0.6, **by_length_2) == 0.5
+    assert false_alarm_rate(labels, scores, threshold=0.61, **by_length_2) == 0
+    assert false_alarm_rate(labels, scores, threshold=0.4, **by_length_2) == 1
+    gap = 0.75 - 2.4 / 6
+    assert score_gap(labels, scores, **by_length_2) == pytest.approx(gap)
+    assert anomalous_roc_auc_score(labels, scores, **by_length_2) == 1
+
+
+def test_evaluate_equals_the_single_functions():
+    rng = np.random.default_rng(0)
+    scores = [np.round(rng.random(n), 1) for n in (5, 9, 7)]
+    labels = FrameLabels([rng.random(16 * 5) < 0.3, [0] * 150, [1] * 60 + [0] * 50])
+    values = evaluate(labels, scores)
+    assert values == {metric.__name__: metric(labels, scores) for metric in METRICS}
+    assert values == evaluate(labels.masks, scores, snippet_length=[16, 16, 16])
+
+
+@each_metric
+def test_order_of_videos_and_kind_of_container_do_not_matter(metric):
+    rng = np.random.default_rng(1)
+    scores = [rng.random(n) for n in (5, 9, 7, 3)]
+    masks = [
+        rng.random(2 * n) < share for n, share in [(5, 0), (9, 0.5), (7, 0), (3, 1)]
+    ]
+    labels = FrameLabels(masks, snippet_length=2)
+    value = metric(labels, scores)
+    order = np.array([2, 0, 3, 1])
+    assert metric(labels[order], [scores[i] for i in order]) == pytest.approx(value)
+    scores_as_objects = np.empty(4, dtype=object)
+    scores_as_objects[:] = scores
+    assert metric(labels, scores_as_objects) == value
+    assert metric(labels, [s.tolist() for s in scores], snippet_length=2) == value
+    masks_as_lists = [mask.astype(float).tolist() for mask in masks]
+    assert metric(masks_as_lists, tuple(scores), snippet_length=2) == value
+
+
+def test_tensors_are_scores_too():
+    torch = pytest.importorskip("torch")
+    scores = [torch.tensor([0.2, 0.8], requires_grad=True), torch.tensor([0.1])]
+    assert frame_roc_auc_score([[0, 1], [0]], scores, snippet_length=1) == 1
+
+
+def test_perfect_separation_is_exactly_one():
+    rng = np.random.default_rng(0)
+    masks = [np.repeat(rng.random(997) < 0.4, 7) for _ in range(30)]
+    scores = [mask[::7] + rng.random(997) / 2 for mask in masks]
+    assert frame_roc_auc_score(masks, scores, snippet_length=7) == 1
+    assert frame_roc_auc_score(masks, [-s for s in scores], snippet_length=7) == 0
+
+
+# --------------------------------------------------------------------------
+# Where metrics are undefined
+# --------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("metric", "masks", "match"),
+    [
+        (frame_roc_auc_score, [[0, 0]], "no anomalous frame, so frame_roc_auc_score"),
+        (frame_roc_auc_score, [[1, 1]], "no normal frame, so frame_roc_auc_score"),
+        (frame_average_precision_score, [[0, 0]], "no anomalous frame, so frame_ave"),
+        (frame_average_precision_score, [[1, 1]], "no normal frame, so frame_average"),
+        (score_gap, [[0, 0]], "no anomalous frame, so score_gap"),
+        (score_gap, [[1, 1]], "no normal frame, so score_gap"),
+        (false_alarm_rate, [[0, 1]], "no normal video, so false_alarm_rate"),
+        (anomalous_roc_auc_score, [[0, 0]], "no anomalous frame, so anomalous_roc_"),
+        (
+            anomalous_roc_auc_score,
+            [[1, 1], [0, 0]],
+            "no normal frame in an anomalous video, so anomalous_roc_auc_score",
+        ),
+    ],
+)
+def test_one_class_warns_and_gives_nan(metric, masks, match):
+    with pytest.warns(UndefinedMetricWarning, match=match) as record:
+        value = metric(masks, [[0.1, 0.9]] * len(masks), snippet_length=1)
+    assert np.isnan(value)
+    assert len(record) == 1
+    assert record[0].filename == __file__  # the line that called the metric
+
+
+def test_evaluate_warns_of_each_undefined_metric():
+    with pytest.warns(UndefinedMetricWarning) as record:
+        values = evaluate([[0, 0]], [[0.5, 0.1]], snippet_length=1)
+    assert values.pop("false_alarm_rate") == 0.5
+    assert np.isnan(list(values.values())).all()
+    assert len(record) == 4
+    assert {warning.filename for warning in record} == {__file__}
+
+
+# --------------------------------------------------------------------------
+# Errors
+# --------------------------------------------------------------------------
+@pytest.mark.parametrize("metric", [*METRICS, evaluate])
+@pytest.mark.parametrize(
+    ("labels", "scores", "error", "match"),
+    [
+        ([[0, 1]], [[0.1], [0.2]], ValueError, "scores of 2 videos and .* labels of 1"),
+        ([[0, 1], [0]], [[0.1]], ValueError, "scores of 1 videos and .* labels of 2"),
+        ([], [], ValueError, "no frame labels: expected"),
+        (FrameLabels([[0]])[:0], [], ValueError, "no frame labels: expected"),
+        ([[0], [0]], [[0.1], []], ValueError, r"video 1 have shape \(0,\)"),
+        ([[0], []], [[0.1], [0.1]], ValueError, r"labels of video 1 have shape \(0,\)"),
+        ([[0, 1]], [[[0.1], [0.2]]], ValueError, r"video 0 have shape \(2, 1\)"),
+        ([[0, 1]], [0.1], ValueError, r"scores of video 0 have shape \(\)"),
+        ([[0, 1]], [[0.1, np.nan]], ValueError, "scores of video 0 contain NaN"),
+        ([[0], [1]], [[0.1], [np.inf]], ValueError, "scores of video 1 contain NaN or"),
+        ([[0, 1]], [["a", "b"]], ValueError, "video 0 have .* dtype <U1, expected"),
+        ([[0, 1]], [[None, 1]], ValueError, "video 0 have .* dtype object, expected"),
+        ([[0, 1]], [[0.1, [0.2]]], ValueError, "video 0: not a rectangular array"),
+        ([[0, 1]], None, TypeError, "scores: expected a list with one array per video"),
+        (None, [[0.1]], TypeError, "labels: expected a list with one array per video"),
+        ([[0, 2]], [[0.1]], ValueError, "video 0 must be 0 or 1, got 2"),
+        ([0, 1], [[0.1], [0.2]], ValueError, r"labels of video 0 have shape \(\)"),
+    ],
+)
+def test_bad_input(metric, labels, scores, error, match):
+    with pytest.raises(error, match=match):
+        metric(labels, scores)
+
+
+@pytest.mark.parametrize("metric", [*METRICS, evaluate])
+@pytest.mark.parametrize("n_snippets", [15, 29])
+def test_wrong_snippet_length(metric, n_snippets):
+    masks = [[0, 1] * 8, [0, 1] * 176]  # 1 and 22 snippets of 16 frames
+    scores = [[0.5], [0.5] * n_snippets]
+    match = (
+        rf"video 1 has {n_snippets} snippets, but its 352 frame labels fill 22.0"
+        " snippets of 16 frames"
+    )
+    with pytest.raises(ValueError, match=match):
+        metric(masks, scores)
+    with pytest.raises(ValueError, match=match):
+        metric(FrameLabels(masks), scores)
+
+
+@each_metric
+@pytest.mark.parametrize("snippet_length", [3, [2, 3], [16, 16]])
+def test_snippet_length_beside_frame_labels(metric, snippet_length):
+    labels = FrameLabels([[0, 1], [0, 0]], snippet_length=2)
+    with pytest.raises(ValueError, match="differs from the one that FrameLabels carry"):
+        metric(labels, [[0.5], [0.5]], snippet_length=snippet_length)
+
+
+@pytest.mark.parametrize(
+    ("snippet_length", "error", "match"),
+    [
+        ([2, 2, 2], ValueError, "got 3 snippet lengths for 2 videos"),
+        (0, ValueError, "snippet_length.* must be positive, got 0"),
+        ([2, -1], ValueError, "snippet_length.* must be positive, got"),
+        (np.nan, ValueError, "snippet_length.* must be positive, got nan"),
+        ("16", TypeError, "snippet_length must be a number or one number per video"),
+        (None, TypeError, "snippet_length must be a number or one number per video"),
+    ],
+)
+@pytest.mark.parametrize("wrap", [list, lambda masks: FrameLabels(masks, 2)])
+def test_bad_snippet_length(snippet_length, error, match, wrap):
+    labels = wrap([[0, 1], [0, 0]])
+    with pytest.raises(error, match=match):
+        frame_roc_auc_score(labels, [[0.5], [0.5]], snippet_length=snippet_length)
+
+
+@pytest.mark.parametrize("interpolation", ["linear", None])
+def test_bad_interpolation(interpolation):
+    with pytest.raises(ValueError, match="'step' or 'trapezoid', got"):
+        frame_average_precision_score([[0]], [[0.5]], interpolation=interpolation)
+
+
+def test_bad_threshold():
+    with pytest.raises(ValueError, match="threshold must be a number, got NaN"):
+        false_alarm_rate([[0]], [[0.5]], threshold=np.nan)
+    with pytest.raises(TypeError, match=r"threshold must be a number, got '0\.5'"):
+        false_alarm_rate([[0]], [[0.5]], threshold="0.5")
+
+
+def test_importing_metrics_loads_no_torch():
+    code = "import sys, sklearn_vad.metrics; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --------------------------------------------------------------------------
+# Scorers
+# --------------------------------------------------------------------------
+class FirstFeature(ClassifierMixin, BaseEstimator):
+    """A detector whose scores are the first feature of the snippets."""
+
+    def __init__(self, sign=1):
+        self.sign = sign
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        self.n_calls_ = 0
+        return self
+
+    def predict(self, X):
+        return np.array([int(scores.max() > 0.5) for scores in self.score_snippets(X)])
+
+    def score_snippets(self, X):
+        self.n_calls_ += 1
+        return [self.sign * np.asarray(bag)[:, 0] for bag in X]
+
+
+@pytest.fixture
+def problem():
+    """(bags, masks) of four videos with three frames per snippet."""
+    rng = np.random.default_rng(0)
+    bags = [rng.random((n, 2)) for n in (4, 9, 6, 7)]
+    masks = [rng.random(12) < 0, rng.random(27) < 0.4, rng.random(18) < 0.6, [0] * 21]
+    return bags, masks
+
+
+SCORERS = {
+    frame_roc_auc_scorer: frame_roc_auc_score,
+    frame_average_precision_scorer: frame_average_precision_score,
+}
+
+
+@pytest.mark.parametrize(("scorer", "metric"), SCORERS.items())
+def test_scorer_equals_its_metric(problem, scorer, metric):
+    bags, masks = problem
+    labels = FrameLabels(masks, snippet_length=3)
+    detector = FirstFeature().fit(bags, labels)
+    scores = [bag[:, 0] for bag in bags]
+    expected = metric(masks, scores, snippet_length=3)
+    assert scorer(detector, bags, labels) == expected
+    y = np.asarray(labels)
+    assert scorer(detector, bags, y, frame_labels=labels) == expected
+    options = {"frame_labels": masks, "snippet_length": 3}
+    assert scorer(detector, bags, y, **options) == expected
+    options["snippet_length"] = [3] * 4
+    assert scorer(detector, bags, **options) == expected
+    # FrameLabels know their length; another one beside them is not used.
+    assert scorer(detector, bags, labels, snippet_length=16) == expected
+    assert pickle.loads(pickle.dumps(scorer))(detector, bags, labels) == expected
+
+
+@pytest.mark.parametrize(("scorer", "metric"), SCORERS.items())
+def test_masks_alone_have_snippets_of_16_frames(problem, scorer, metric):
+    bags, _ = problem
+    masks = [np.arange(16 * len(bag)) % 40 < 10 for bag in bags]
+    detector = FirstFeature().fit(bags, [1, 1, 1, 1])
+    expected = metric(masks, [bag[:, 0] for bag in bags], snippet_length=16)
+    assert scorer(detector, bags, masks) == expected
+    assert scorer(detector, bags, frame_labels=masks) == expected
+
+
+def test_frame_scorers_give_both_from_one_inference(problem):
+    bags, masks = problem
+    labels = FrameLabels(masks, snippet_length=3)
+    detector = FirstFeature().fit(bags, labels)
+    assert frame_scorers(detector, bags, labels) == {
+        "frame_roc_auc": frame_roc_auc_scorer(detector, bags, labels),
+        "frame_average_precision": frame_average_precision_scorer(
+            detector, bags, labels
+        ),
+    }
+    assert detector.n_calls_ == 3
+
+
+@pytest.mark.parametrize("scorer", [*SCORERS, frame_scorers])
+def test_scorer_asks_for_its_metadata(scorer):
+    requests = scorer.get_metadata_routing().score.requests
+    assert requests == {"frame_labels": True, "snippet_length": True}
+
+
+def _negate(bags):
+    return [-bag for bag in bags]
+
+
+def test_scorer_finds_the_detector_in_pipelines_and_searches(problem):
+    bags, masks = problem
+    labels = FrameLabels(masks, snippet_length=3)
+    expected = frame_roc_auc_score(labels, [-bag[:, 0] for bag in bags])
+    pipeline = make_pipeline(FunctionTransformer(_negate), FirstFeature())
+    pipeline.fit(bags, labels)
+    assert frame_roc_auc_scorer(pipeline, bags, labels) == expected
+    nested = make_pipeline(make_pipeline("passthrough", FirstFeature(sign=-1)))
+    nested.fit(bags, labels)
+    assert frame_roc_auc_scorer(nested, bags, labels) == expected
+    search = GridSearchCV(
+        FirstFeature(), {"sign": [-1]}, scoring=frame_roc_auc_scorer, cv=2
+    )
+    search.fit(bags, labels)
+    assert frame_roc_auc_scorer(search, bags, labels) == expected
+
+
+@pytest.mark.parametrize("scorer", [*SCORERS, frame_scorers])
+def test_scorer_errors(problem, scorer):
+    bags, masks = problem
+    y = [int(np.any(mask)) for mask in masks]
+    detector = FirstFeature().fit(bags, y)
+    for labels in (y, np.array(y), None):
+        with pytest.raises(ValueError, match=r"needs frame labels: pass y=FrameLabels"):
+            scorer(detector, bags, labels)
+    with pytest.raises(ValueError, match="of 3 videos for 4 bags; routed frame labels"):
+        scorer(detector, bags, y, frame_labels=masks[:3])
+    with pytest.raises(ValueError, match="of 3 videos for 4 bags"):
+        scorer(detector, bags, FrameLabels(masks[:3]))
+    with pytest.raises(ValueError, match=r"video 0 has 4 snippets.* of 30 frames"):
+        scorer(detector, bags, y, frame_labels=masks, snippet_length=30)
+    with pytest.raises(TypeError, match="FunctionTransformer has no score_snippets"):
+        scorer(FunctionTransformer(), bags, FrameLabels(masks))

@@ -1,0 +1,28 @@
+"""scikit-learn's own estimator checks, in full, on every detector."""
+
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sklearn_vad import DDLAnomalyDetector, MILRankingAnomalyDetector
+
+# The whole list of checks that may fail, with the reasons.
+EXPECTED_FAILURES = {
+    "DDLAnomalyDetector": {
+        "check_methods_subset_invariance": (
+            "a batch of another size rounds differently in float32: up to 3e-7, and"
+            " the check allows 1e-7 (at some widths it passes)"
+        )
+    }
+}
+
+
+@parametrize_with_checks(
+    [DDLAnomalyDetector(), MILRankingAnomalyDetector()],
+    expected_failed_checks=lambda est: EXPECTED_FAILURES.get(type(est).__name__, {}),
+    xfail_strict=False,
+)
+def test_check(estimator, check):
+    check(estimator)
+
+
+def test_at_most_two_failures_are_expected():
+    assert sum(map(len, EXPECTED_FAILURES.values())) <= 2
