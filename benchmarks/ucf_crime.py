@@ -181,7 +181,9 @@ def main():
         sets += [(test_rows, *test)] if test else []
         for out, X, labels in sets:
             found = detector.score_snippets(X)
-            out.append({**about, **measure(labels, found, detector.decision_function(X))})
+            out.append(
+                {**about, **measure(labels, found, detector.decision_function(X))}
+            )
             if method == args.methods[0]:
                 out.append({"method": "(control: minus length)", **control(X, labels)})
         tqdm.write(f"{method}, seed {seed}: best epoch {about['best_epoch']}")

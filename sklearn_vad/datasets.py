@@ -7,6 +7,8 @@ from sklearn.utils._param_validation import Interval, validate_params
 
 from .bags import Bags, FrameLabels
 
+__all__ = ["make_bags"]
+
 _N_SCENES = 12
 _N_ANOMALY_TYPES = 4
 
@@ -39,7 +41,7 @@ def make_bags(
 
     Every video is shot in scenes of its own, with drift and cuts from one scene
     to another; a single snippet is noisy, its neighbours help to read it. Anomalous videos hold one to four events of a few
-    types, from a part of one snippet to most of the video. All videos, normal
+    types, from one snippet to most of the video. All videos, normal
     ones too, hold harmless events that look somewhat like anomalies. Events
     begin and end at any frame, and the number of frames is no multiple of the
     snippet length.
@@ -127,13 +129,13 @@ class _World:
         n_frames = n_snippets * snippet_length + rng.integers(snippet_length)
         video = self._background(n_snippets)
         for _ in range(rng.integers(0, 4)):
-            event = self._event(n_frames)
+            event = self._event(n_frames, snippet_length)
             self._show(video, event, self.harmless, snippet_length)
         mask = np.zeros(n_frames, dtype=bool)
         for _ in range(
             rng.choice(4, p=[0.5, 0.3, 0.15, 0.05]) + 1 if has_anomaly else 0
         ):
-            event = self._event(n_snippets * snippet_length)
+            event = self._event(n_snippets * snippet_length, snippet_length)
             self._show(video, event, self.anomalies, snippet_length)
             mask[event] = True
         return video.astype(np.float32), mask
@@ -149,7 +151,7 @@ class _World:
         noise = rng.normal(size=(n_snippets, self.n_features))
         return self.scenes[places][shot] + drift + noise
 
-    def _event(self, n_frames):
+    def _event(self, n_frames, snippet_length):
         """Return the frames of an event: from 4 frames to 0.8 of the video."""
         longest = max(0.8 * n_frames, 4)
         length = int(

@@ -3,7 +3,9 @@
 import numpy as np
 
 from .bags import FrameLabels, check_bags
-from .timeline import snippet_bounds
+from .timeline import check_frame_counts, snippet_bounds
+
+__all__ = ["ScoreTimelineDisplay"]
 
 
 class ScoreTimelineDisplay:
@@ -117,7 +119,8 @@ class ScoreTimelineDisplay:
         Raises
         ------
         ValueError
-            When scores or frame labels are no 1-D arrays of valid values.
+            When scores or frame labels are no 1-D arrays of valid values, or
+            don't fit each other.
         """
         scores = np.asarray(snippet_scores, dtype=float)
         if scores.ndim != 1 or scores.size == 0:
@@ -126,7 +129,11 @@ class ScoreTimelineDisplay:
                 " of one video"
             )
         if frame_labels is not None:
-            frame_labels = FrameLabels([frame_labels], snippet_length).masks[0]
+            labels = FrameLabels([frame_labels], snippet_length)
+            check_frame_counts(
+                np.array([scores.size]), labels.n_frames, labels.snippet_length
+            )
+            frame_labels = labels.masks[0]
         display = cls(
             scores,
             frame_labels=frame_labels,
@@ -150,10 +157,11 @@ class ScoreTimelineDisplay:
         self : ScoreTimelineDisplay
         """
         import matplotlib.pyplot as plt
+        from matplotlib.patches import StepPatch
 
         if ax is None:
             _, ax = plt.subplots(figsize=(8, 2.4), layout="constrained")
-        first = not ax.lines
+        first = not any(isinstance(patch, StepPatch) for patch in ax.patches)
         n_frames = round(len(self.snippet_scores) * self.snippet_length)
         if self.frame_labels is not None:
             n_frames = len(self.frame_labels)
@@ -165,7 +173,6 @@ class ScoreTimelineDisplay:
         self.line_ = ax.stairs(
             self.snippet_scores, bounds, baseline=None, lw=1.5, label=self.name
         )
-        ax.plot([], [])  # keep ax.lines non-empty and the colour cycle moving
         ax.set(xlim=(0, n_frames), ylim=(-0.02, 1.02), xlabel="frame", ylabel="score")
         if self.name is not None:
             ax.legend(loc="upper right", fontsize="small", framealpha=0.8)
@@ -175,4 +182,4 @@ class ScoreTimelineDisplay:
     def _shade(self, ax):
         edges = np.flatnonzero(np.diff(self.frame_labels, prepend=False, append=False))
         for start, stop in zip(edges[::2], edges[1::2], strict=True):
-            ax.axvspan(start, stop, color="tab:orange", alpha=0.25, lw=0, zorder=0)
+            ax.axvspan(start, stop, color="tab:red", alpha=0.18, lw=0, zorder=0)

@@ -69,3 +69,20 @@ def initialise(module, generator):
             layer.reset_parameters()  # ones and zeros, nothing drawn
         elif [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]:
             raise TypeError(f"no rule to initialise {type(layer).__name__}")
+
+
+def probabilities(logits):
+    """Return the sigmoid, of half-precision logits in float32.
+
+    In bfloat16 it would be exactly 1 from logits of 6 on.
+
+    Parameters
+    ----------
+    logits : Tensor
+
+    Returns
+    -------
+    probabilities : Tensor
+        In [0, 1], float32 or wider.
+    """
+    return torch.sigmoid(logits.to(torch.promote_types(logits.dtype, torch.float32)))

@@ -447,6 +447,8 @@ class _FrameScorer:
         return values if len(values) > 1 else values.popitem()[1]
 
     def _find_labels(self, y, frame_labels, snippet_length, n_bags):
+        if isinstance(y, FrameLabels) and frame_labels is not None:
+            snippet_length = y.snippet_length  # before a routed one
         if frame_labels is None:
             frame_labels = y
         if not isinstance(frame_labels, FrameLabels) and not _is_masks(frame_labels):

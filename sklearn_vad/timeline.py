@@ -42,7 +42,7 @@ def snippet_bounds(n_snippets, n_frames, snippet_length):
     array([ 0, 16, 32, 50, 65, 80])
     """
     ends = np.cumsum(n_frames)
-    index, offset, frames, length = np.repeat(
+    before, offset, frames, length = np.repeat(
         [
             np.cumsum(n_snippets) - n_snippets,
             ends - n_frames,
@@ -52,7 +52,7 @@ def snippet_bounds(n_snippets, n_frames, snippet_length):
         n_snippets,
         axis=1,
     )
-    index = np.arange(len(index)) - index
+    index = np.arange(len(before)) - before
     # The first frame f with floor(f / length) >= index, or the end of the video.
     # The rounding of index * length may differ from that of f / length, which
     # is the definition: step to it.

@@ -47,7 +47,9 @@ def test_twice_in_a_process(name):
 
 
 def test_in_a_fresh_process(name):
-    code = f"from tests.test_determinism import fingerprint; print(fingerprint({name!r}))"
+    code = (
+        f"from tests.test_determinism import fingerprint; print(fingerprint({name!r}))"
+    )
     run = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[1],

@@ -738,7 +738,7 @@ class LargestTensor(TorchDispatchMode):
 @pytest.mark.parametrize("masked", [True, False])
 def test_attention_makes_no_tensor_of_t_times_t(contiguous, masked):
     n = 6000
-    inputs = [torch.randn(1, 1, 4, n).transpose(2, 3) * 0.3 for _ in range(3)]
+    inputs = [torch.randn(1, 1, 8, n).transpose(2, 3) * 0.3 for _ in range(3)]
     if contiguous:
         inputs = [x.contiguous() for x in inputs]
     inputs = [x.requires_grad_() for x in inputs]

@@ -53,7 +53,9 @@ def data(request, small, tmp_path):
     if kind == "3-D":  # one of the first 8 snippets is anomalous, or none is
         masks = [np.sort(m[:128])[::-1] for m in masks]
         masks = [m & label for m, label in zip(masks, y == 1, strict=True)]
-        masks = [m | (np.arange(128) < 9 * a) for m, a in zip(masks, y == 1, strict=True)]
+        masks = [
+            m | (np.arange(128) < 9 * a) for m, a in zip(masks, y == 1, strict=True)
+        ]
         return np.stack([b[:8] for b in bags]), masks
     if kind == "store":
         bags.save(tmp_path / "store")
@@ -138,7 +140,11 @@ def test_routed_snippet_length_is_split_with_the_videos(small):
         for m, n, length in zip(y.masks, bags.lengths, lengths, strict=True)
     ]
     expected = cross_val_score(
-        clone(DDL), bags, FrameLabels(masks, lengths), scoring=frame_roc_auc_scorer, cv=2
+        clone(DDL),
+        bags,
+        FrameLabels(masks, lengths),
+        scoring=frame_roc_auc_scorer,
+        cv=2,
     )
     with config_context(enable_metadata_routing=True):
         routed = cross_val_score(

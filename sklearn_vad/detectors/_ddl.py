@@ -31,7 +31,7 @@ from ..functional import (
     locality_aware_attention,
     mil_bce_loss,
 )
-from ..layers import Dropout
+from ..layers import Dropout, probabilities
 from ..timeline import uniform_rows
 
 
@@ -85,7 +85,7 @@ class LANet(nn.Module):
         features = self.mlp(self.norm(self.out(attended) + X))  # (B, T, mlp_dims[-1])
         past = F.pad(features.transpose(1, 2), (self.regressor.kernel_size[0] - 1, 0))
         logits = self.regressor(past).squeeze(1)  # (B, T)
-        return {"scores": torch.sigmoid(logits.float()), "features": features}
+        return {"scores": probabilities(logits), "features": features}
 
 
 def ddl_loss_terms(output, y, mask, *, ranking_weight, alignment_weight, margin, eps):

@@ -23,7 +23,7 @@ from torch import nn
 
 from ..base import BaseAnomalyDetector, check_widths
 from ..functional import mil_ranking_loss
-from ..layers import Dropout
+from ..layers import Dropout, probabilities
 from ..timeline import pool_segments
 
 
@@ -58,7 +58,7 @@ class RankingMLP(nn.Module):
         if self.l2_normalize:
             X = nn.functional.normalize(X, dim=2)
         logits = self.mlp(X).squeeze(2)  # (B, T)
-        return {"scores": torch.sigmoid(logits.float())}
+        return {"scores": probabilities(logits)}
 
 
 def ranking_loss_terms(output, y, mask, *, margin, smoothness, sparsity):
