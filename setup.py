@@ -15,7 +15,7 @@ REQUIRES = [
     "scipy>=1.11",  # what scikit-learn 1.6 is tested with on Python 3.11
     "scikit-learn>=1.6",  # validate_data and __sklearn_tags__
     "joblib>=1.3",  # parallel_config
-    "torch>=2.5",  # attention on the CPU without a T x T tensor; generators that pickle
+    "torch>=2.5",  # attention without a T x T tensor on CPUs; generators that pickle
     "skorch>=1.1",  # works with the tags of scikit-learn 1.6
     "safetensors>=0.4",  # the file format of fitted detectors
 ]
@@ -36,7 +36,7 @@ EXTRAS = {
 setup(
     name="sklearn_vad",
     version=VERSION,
-    description="Weakly supervised video anomaly detection with scikit-learn estimators",
+    description="Weakly supervised video anomaly detection, the scikit-learn way",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",

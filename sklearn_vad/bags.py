@@ -225,8 +225,6 @@ def _read_npy_header(path):
 class _Memory:
     """Bags in one flat array ``(total_snippets, ...)``, checked when made."""
 
-    path = None
-
     def __init__(self, flat, lengths):
         self.flat = flat
         self.lengths = np.asarray(lengths, dtype=np.int64)
@@ -993,9 +991,9 @@ def check_video_labels(y, n_bags):
         )
     kind = type_of_target(y, input_name="y", raise_unknown=True)
     if kind.startswith("continuous"):
+        i = int(np.argmax(y != np.round(y)))
         raise ValueError(
             f"Unknown label type: {kind}. Video labels must be two classes, such as"
-            f" 0 and 1; the label of bag {np.argmax(y != np.round(y))} is"
-            f" {y[np.argmax(y != np.round(y))]}"
+            f" 0 and 1; the label of bag {i} is {y[i]}"
         )
     return y

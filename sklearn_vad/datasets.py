@@ -40,11 +40,11 @@ def make_bags(
     """Make ragged, weakly labelled videos, hard in the ways real ones are.
 
     Every video is shot in scenes of its own, with drift and cuts from one scene
-    to another; a single snippet is noisy, its neighbours help to read it. Anomalous videos hold one to four events of a few
-    types, from one snippet to most of the video. All videos, normal
-    ones too, hold harmless events that look somewhat like anomalies. Events
-    begin and end at any frame, and the number of frames is no multiple of the
-    snippet length.
+    to another; a single snippet is noisy, its neighbours help to read it.
+    Anomalous videos hold one to four events of a few types, from one snippet to
+    most of the video. All videos, normal ones too, hold harmless events that
+    look somewhat like anomalies. Events begin and end at any frame, and the
+    number of frames is no multiple of the snippet length.
 
     All videos of one call live in one world (scenes, types of events). Split
     the result of a single call into training and test videos; two calls with
@@ -132,9 +132,8 @@ class _World:
             event = self._event(n_frames, snippet_length)
             self._show(video, event, self.harmless, snippet_length)
         mask = np.zeros(n_frames, dtype=bool)
-        for _ in range(
-            rng.choice(4, p=[0.5, 0.3, 0.15, 0.05]) + 1 if has_anomaly else 0
-        ):
+        n_events = 1 + rng.choice(4, p=[0.5, 0.3, 0.15, 0.05])
+        for _ in range(n_events if has_anomaly else 0):
             event = self._event(n_snippets * snippet_length, snippet_length)
             self._show(video, event, self.anomalies, snippet_length)
             mask[event] = True
@@ -152,12 +151,10 @@ class _World:
         return self.scenes[places][shot] + drift + noise
 
     def _event(self, n_frames, snippet_length):
-        """Return the frames of an event: from 4 frames to 0.8 of the video."""
-        longest = max(0.8 * n_frames, 4)
-        length = int(
-            np.exp(self.rng.uniform(np.log(min(4, n_frames)), np.log(longest)))
-        )
-        length = min(max(length, 1), n_frames)
+        """Return the frames of an event: from one snippet to 0.8 of the video."""
+        longest = max(0.8 * n_frames, snippet_length)
+        span = np.log([snippet_length, longest])
+        length = round(np.exp(self.rng.uniform(*span)))
         start = self.rng.integers(n_frames - length + 1)
         return slice(start, start + length)
 

@@ -3,6 +3,10 @@
 import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Tests run in several processes: one thread each, or they wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Without it, scikit-learn skips its checks of array-API input.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 from pathlib import Path
 

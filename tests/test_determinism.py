@@ -1,4 +1,4 @@
-"""One seed, one result: to the bit, in any process or thread, touching nothing global."""
+"""One seed, one result: to the bit, in any process or thread; nothing global moves."""
 
 import hashlib
 import random

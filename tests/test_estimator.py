@@ -200,7 +200,7 @@ def test_partial_fit_takes_one_class_once_classes_are_known(est, small):
     est.partial_fit(bags[0:1], y[0:1])
     assert est.n_iter_ == 6
     assert est.classes_.tolist() == [0, 1]
-    with pytest.raises(ValueError, match="labels .*2.* besides"):
+    with pytest.raises(ValueError, match=r"labels .*2.* besides"):
         est.partial_fit(bags[:2], [0, 2])
     with pytest.raises(ValueError, match="differ"):
         est.partial_fit(bags, y, classes=[0, 5])
@@ -283,7 +283,7 @@ def test_validation_fraction_holds_out_videos_of_both_classes(est, small):
         clone(est).fit(bags[:4], [0, 0, 0, 1])
     with pytest.raises(ValueError, match="exclude"):
         clone(est).fit(bags, y, validation=(bags, y))
-    with pytest.raises(ValueError, match="needs validation=.*FrameLabels"):
+    with pytest.raises(ValueError, match=r"needs validation=.*FrameLabels"):
         clone(est).set_params(validation_score="frame_roc_auc").fit(bags, y)
 
 
@@ -389,7 +389,7 @@ def test_what_fit_saw_predict_must_see(est, small):
     est.fit(bags, y)
     with pytest.raises(ValueError, match=re.escape("[video]")):
         est.score_snippets(bags[0])
-    with pytest.raises(ValueError, match="5 features.*expecting 6"):
+    with pytest.raises(ValueError, match=r"5 features.*expecting 6"):
         est.score_snippets([np.ones((4, 5))])
     with pytest.raises(ValueError, match="MultiCropDetector"):
         est.score_snippets([np.ones((4, 2, 6))])

@@ -19,7 +19,6 @@ import functools
 import itertools
 from numbers import Integral, Real
 
-import torch
 import torch.nn.functional as F
 from sklearn.utils._param_validation import Interval
 from torch import nn

@@ -17,7 +17,6 @@ import functools
 from numbers import Integral, Real
 
 import numpy as np
-import torch
 from sklearn.utils._param_validation import Interval
 from torch import nn
 
