@@ -7,7 +7,6 @@ one gate through which everything a user passes has to go.
 """
 
 import json
-import math
 import numbers
 import os
 import shutil
@@ -19,409 +18,20 @@ from numpy.lib import format as npy_format
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
-STORE_FORMAT = 1
-_MAX_NPY_HEADER = 10_000
-_MAX_AXES = 32  # what every version of numpy can hold
-
-
-# --------------------------------------------------------------------------
-# One bag
-# --------------------------------------------------------------------------
-def _name(index, ids=None):
-    """Name a bag in an error message: its index, and its id when it has one."""
-    return f"bag {index}" if ids is None else f"bag {index} (id {str(ids[index])!r})"
-
-
-def _as_list(values, name, expected):
-    """Return a sequence as a list; text, mappings and sets are none."""
-    if not isinstance(values, (str, bytes, os.PathLike, dict, set, frozenset)):
-        try:
-            return list(values)
-        except TypeError:
-            pass  # not iterable
-    raise TypeError(f"{name}: expected {expected}, got {type(values).__name__}")
-
-
-def _as_array(values, name):
-    """Convert an array, tensor or nested list to an array of any dtype."""
-    if np.ma.is_masked(values):
-        raise ValueError(f"{name}: masked entries, expected values everywhere")
-    try:
-        if hasattr(values, "detach"):  # a torch tensor, without importing torch
-            values = values.detach()
-            if str(values.dtype) == "torch.bfloat16":  # a type that numpy lacks
-                values = values.float()
-            values = values.numpy(force=True)
-        return np.asarray(values)
-    except ValueError as error:  # rows of differing length
-        raise ValueError(f"{name}: not a rectangular array: {error}") from error
-    except (TypeError, RuntimeError) as error:
-        raise TypeError(f"{name}: expected an array: {error}") from error
-
-
-def _float_dtype(dtype, name):
-    """Return the native float dtype in which values of `dtype` are kept."""
-    if dtype.kind in "biu":
-        return np.dtype(np.float32)
-    if dtype.kind == "f":
-        return np.dtype(f"f{min(dtype.itemsize, 8)}")
-    raise TypeError(
-        f"{name} has dtype {dtype}, expected real numbers (float16, float32 or float64)"
-    )
-
-
-def _to_dtype(bag, dtype):
-    # A long double beyond float64 becomes infinity, which _check_finite reports.
-    with np.errstate(over="ignore"):
-        return bag.astype(dtype, copy=False)
-
-
-def _check_finite(bag, name):
-    """Raise when a bag holds NaN, infinity, or more than float32 can hold."""
-    if not np.isfinite(bag).all():
-        kind = "NaN" if np.isnan(bag).any() else "infinity"
-        row = int(np.argwhere(~np.isfinite(bag))[0][0])
-        raise ValueError(
-            f"{name} contains {kind} (first in snippet {row}); expected finite values"
-        )
-    if bag.dtype.itemsize > 4 and np.abs(bag).max() > np.finfo(np.float32).max:
-        raise ValueError(
-            f"{name} contains a value too large for dtype('float32'), "
-            "in which the networks compute"
-        )
-
-
-def _check_bag_shape(shape, name):
-    """Raise unless `shape` is that of a non-empty bag."""
-    if len(shape) < 2:
-        raise ValueError(
-            f"{name} has shape {shape}, expected (n_snippets, n_features)"
-            " or (n_snippets, n_steps, n_features)"
-        )
-    if shape[0] == 0:
-        raise ValueError(f"{name} is empty: shape {shape}, expected n_snippets >= 1")
-    if 0 in shape:
-        raise ValueError(f"{name} has no features: shape {shape}, expected 1 or more")
-
-
-def _as_bag(values, name):
-    """Convert one array, tensor or nested list to a checked float array."""
-    if isinstance(values, (str, bytes, Path)):
-        raise TypeError(
-            f"{name} has type {type(values).__name__}, expected an array;"
-            " for paths of .npy files use Bags.from_files"
-        )
-    bag = _as_array(values, name)
-    if bag.dtype.kind == "O":
-        bag = _objects_to_float(bag, values, name)
-    bag = _to_dtype(bag, _float_dtype(bag.dtype, name))
-    _check_bag_shape(bag.shape, name)
-    _check_finite(bag, name)
-    return bag
-
-
-def _objects_to_float(bag, values, name):
-    """Convert an object array of real numbers, and refuse one of other things."""
-    expected = "expected one numeric array (n_snippets, n_features)"
-    if bag.ndim == 0:
-        raise TypeError(f"{name} has type {type(values).__name__}, {expected}")
-    for value in bag.flat:
-        if not isinstance(value, numbers.Real):
-            raise TypeError(
-                f"{name} has dtype object and holds {type(value).__name__}, {expected}"
-            )
-    try:
-        return bag.astype(np.float64)
-    except OverflowError as error:
-        raise ValueError(f"{name} contains a value too large for float64") from error
-
-
-def _check_same_tail(shapes, ids=None):
-    """Raise unless all bags agree in everything but their number of snippets."""
-    first = shapes[0][1:]
-    for index, shape in enumerate(shapes):
-        if len(shape) != len(first) + 1:
-            raise ValueError(
-                f"{_name(index, ids)} has {len(shape)} axes (shape {shape}),"
-                f" expected {len(first) + 1} as in {_name(0, ids)}"
-            )
-        if shape[-1] == first[-1] and shape[1:] != first:
-            raise ValueError(
-                f"{_name(index, ids)} has shape {shape}, expected"
-                f" {shape[:1] + first}: all axes but the first as in {_name(0, ids)}"
-            )
-        if shape[1:] != first:
-            raise ValueError(
-                f"{_name(index, ids)} has {shape[-1]} features"
-                f" (shape {shape}), expected {first[-1]} as in {_name(0, ids)}"
-                f" (shape {shapes[0]})"
-            )
-
-
-def _check_ids(ids, n_bags):
-    """Return ids as an array of strings, one per bag and all different."""
-    if ids is None:
-        return None
-    ids = _as_list(ids, "ids", "a list with one id per bag")
-    ids = np.asarray([str(i) for i in ids], dtype=str)
-    if len(ids) != n_bags:
-        raise ValueError(f"got {len(ids)} ids for {n_bags} bags, expected one per bag")
-    values, counts = np.unique(ids, return_counts=True)
-    if (counts > 1).any():
-        raise ValueError(f"ids must differ, got {str(values[counts > 1][0])!r} twice")
-    return ids
-
-
-# --------------------------------------------------------------------------
-# Where bags lie: in memory, in one file per video, in one store
-# --------------------------------------------------------------------------
-def _fingerprint(path):
-    """Return what must stay the same while a file is in use, None without file."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
-def _starts(lengths):
-    return np.cumsum(lengths) - lengths
-
-
-def _read_npy_header(path):
-    """Return (shape, dtype) of a .npy file without reading any data."""
-    try:
-        with open(path, "rb") as file:
-            version = npy_format.read_magic(file)
-            if version not in ((1, 0), (2, 0), (3, 0)):
-                raise ValueError(f"unknown .npy version {version}")
-            reader = (
-                npy_format.read_array_header_1_0
-                if version == (1, 0)
-                else npy_format.read_array_header_2_0
-            )
-            shape, _, dtype = reader(file, max_header_size=_MAX_NPY_HEADER)
-            offset = file.tell()
-            size = os.fstat(file.fileno()).st_size
-    except Exception as error:  # damaged headers fail in a dozen ways
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"is not a readable .npy file: {reason}") from error
-    if dtype.hasobject:
-        raise ValueError(
-            f"holds pickled objects (dtype {dtype}), which are never read;"
-            " save it as a plain float array"
-        )
-    if len(shape) > _MAX_AXES or any(type(n) is not int or n < 0 for n in shape):
-        raise ValueError(f"is damaged: its header has shape {shape}")
-    expected = offset + math.prod(shape) * dtype.itemsize
-    if size != expected:
-        raise ValueError(
-            f"is truncated or damaged: its header promises {expected} bytes"
-            f" for shape {shape}, the file has {size}"
-        )
-    return shape, dtype
-
-
-class _Memory:
-    """Bags in one flat array ``(total_snippets, ...)``, checked when made."""
-
-    def __init__(self, flat, lengths):
-        self.flat = flat
-        self.lengths = np.asarray(lengths, dtype=np.int64)
-        self.starts = _starts(self.lengths)
-
-    @property
-    def tail(self):
-        return self.flat.shape[1:]
-
-    @property
-    def dtype(self):
-        return self.flat.dtype
-
-    def read(self, index, name):
-        start = self.starts[index]
-        bag = self.flat[start : start + self.lengths[index]]
-        bag.flags.writeable = False
-        return bag
-
-
-class _Files:
-    """One .npy file per bag; headers are read on first need, data on use."""
-
-    def __init__(self, paths, ids):
-        self.paths = []
-        self.fingerprints = []
-        self.ids = ids
-        self._headers = None
-        for index, path in enumerate(paths):
-            name = _name(index, ids)
-            if not isinstance(path, (str, os.PathLike)):
-                raise TypeError(
-                    f"{name} has type {type(path).__name__}, expected the path of a"
-                    " .npy file; for arrays use Bags.from_list"
-                )
-            path = os.path.abspath(path)
-            if not path.endswith(".npy"):
-                raise ValueError(
-                    f"{name}: cannot read {path!r}; expected a .npy file"
-                    " (pickles such as .pt, .pth and .pkl are never opened)"
-                )
-            fingerprint = _fingerprint(path)
-            if fingerprint is None:
-                raise ValueError(f"{name}: cannot read {path!r}: no such file")
-            self.paths.append(path)
-            self.fingerprints.append(fingerprint)
-
-    @property
-    def headers(self):
-        if self._headers is None:
-            headers = [
-                self._read_header(i, _name(i, self.ids)) for i in range(len(self.paths))
-            ]
-            _check_same_tail([shape for shape, _ in headers], self.ids)
-            self._headers = headers
-        return self._headers
-
-    @property
-    def lengths(self):
-        return np.array([shape[0] for shape, _ in self.headers], dtype=np.int64)
-
-    @property
-    def tail(self):
-        return self.headers[0][0][1:]
-
-    @property
-    def dtype(self):
-        return np.result_type(*{dtype for _, dtype in self.headers})
-
-    def _read_header(self, index, name):
-        """Return (shape, float dtype) of a file, or raise with its name."""
-        self._check_unchanged(index, name)
-        name = f"{name}: {self.paths[index]!r}"
-        try:
-            shape, dtype = _read_npy_header(self.paths[index])
-        except ValueError as error:
-            raise ValueError(f"{name} {error}") from error
-        _check_bag_shape(shape, name)
-        return shape, _float_dtype(dtype, name)
-
-    def _check_unchanged(self, index, name):
-        path = self.paths[index]
-        if _fingerprint(path) != self.fingerprints[index]:
-            raise ValueError(
-                f"{name}: {path!r} changed on disk after Bags.from_files; call it again"
-            )
-
-    def read(self, index, name):
-        if self._headers is None:
-            _, dtype = self._read_header(index, name)
-        else:
-            _, dtype = self._headers[index]
-        self._check_unchanged(index, name)
-        bag = _to_dtype(np.load(self.paths[index], allow_pickle=False), dtype)
-        _check_finite(bag, name)
-        bag.flags.writeable = False
-        return bag
-
-
-class _Store(_Memory):
-    """A folder with ``snippets.npy``, memory-mapped, and ``bags.json``.
-
-    It pickles as its path. The array is flat, as in memory, but its values
-    are checked when they are first read, since another program may have
-    written them.
-    """
-
-    def __init__(self, path, fingerprints=None):
-        self.path = os.path.abspath(os.fspath(path))
-        self._data_path = os.path.join(self.path, "snippets.npy")
-        index_path = os.path.join(self.path, "bags.json")
-        self.fingerprints = [_fingerprint(p) for p in (self._data_path, index_path)]
-        index = _read_store_index(self.path)
-        if fingerprints not in (None, self.fingerprints):
-            raise ValueError(f"store {self.path!r} changed on disk since it was opened")
-        ids, lengths = index.get("ids"), index["lengths"]
-        self.ids = None if ids is None else np.asarray(ids, str)
-        flat = self._open()
-        if sum(lengths) != len(flat):
-            raise ValueError(
-                f"store {self.path!r} is damaged: the lengths of its"
-                f" {len(lengths)} bags add up to {sum(lengths)} snippets,"
-                f" snippets.npy holds {len(flat)}"
-            )
-        super().__init__(flat, lengths)
-        self._checked = np.zeros(len(lengths), dtype=bool)
-
-    def _open(self):
-        try:
-            shape, dtype = _read_npy_header(self._data_path)
-        except ValueError as error:
-            raise ValueError(
-                f"store {self.path!r} is damaged: snippets.npy {error}"
-            ) from error
-        fine = dtype in (np.float16, np.float32, np.float64)  # native ones
-        if not fine or len(shape) < 2 or 0 in shape:
-            raise ValueError(
-                f"store {self.path!r} is damaged: snippets.npy has shape {shape}"
-                f" and dtype {dtype}, expected native floats of 2 or more axes"
-            )
-        return npy_format.open_memmap(self._data_path, mode="r")
-
-    def read(self, index, name):
-        # A file cut short under a memory map kills the process on access.
-        if _fingerprint(self._data_path) != self.fingerprints[0]:
-            raise ValueError(
-                f"{name}: store {self.path!r} changed on disk after Bags.open;"
-                " open it again"
-            )
-        bag = np.asarray(super().read(index, name))
-        if not self._checked[index]:
-            _check_finite(bag, name)
-            self._checked[index] = True
-        return bag
-
-    def __reduce__(self):
-        return _Store, (self.path, self.fingerprints)
-
-
-def _is_list_of(kind, values):
-    return isinstance(values, list) and all(type(value) is kind for value in values)
-
-
-def _is_store(path):
-    """Tell whether a folder is a store, whole or damaged, and nothing besides."""
-    try:
-        names = set(os.listdir(path))
-    except OSError:
-        return False
-    return "bags.json" in names and names <= {"bags.json", "snippets.npy"}
-
-
-def _read_store_index(path):
-    try:
-        text = Path(path, "bags.json").read_text(encoding="utf-8")
-        index = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path!r} is not a store written by Bags.save: {error}"
-        ) from error
-    if not isinstance(index, dict) or index.get("format") != STORE_FORMAT:
-        raise ValueError(
-            f"store {path!r} has another format than {STORE_FORMAT}, the one"
-            " that this version reads"
-        )
-    ids, lengths = index.get("ids"), index.get("lengths")
-    if not lengths or not _is_list_of(int, lengths) or min(lengths) < 1:
-        raise ValueError(
-            f"store {path!r} is damaged: bags.json has no valid lengths, expected one"
-            " number of snippets per bag, 1 or more"
-        )
-    if ids is not None and (not _is_list_of(str, ids) or len(ids) != len(lengths)):
-        raise ValueError(
-            f"store {path!r} is damaged: its ids don't match its {len(lengths)} bags,"
-            " expected one text per bag"
-        )
-    return index
+from ._storage import (
+    STORE_FORMAT,
+    InFiles,
+    InMemory,
+    InStore,
+    as_array,
+    as_bag,
+    as_list,
+    bag_name,
+    check_ids,
+    check_same_tail,
+    is_store,
+    starts_of,
+)
 
 
 # --------------------------------------------------------------------------
@@ -489,18 +99,18 @@ class Bags:
         TypeError
             For strings, objects and complex numbers.
         """
-        arrays = _as_list(arrays, "bags", "a list with one array per video")
+        arrays = as_list(arrays, "bags", "a list with one array per video")
         if not arrays:
             raise ValueError("no bags: expected a list with at least one video")
-        ids = _check_ids(ids, len(arrays))
-        bags = [_as_bag(a, _name(i, ids)) for i, a in enumerate(arrays)]
-        _check_same_tail([bag.shape for bag in bags], ids)
+        ids = check_ids(ids, len(arrays))
+        bags = [as_bag(a, bag_name(i, ids)) for i, a in enumerate(arrays)]
+        check_same_tail([bag.shape for bag in bags], ids)
         flat = np.empty(
             (sum(len(bag) for bag in bags), *bags[0].shape[1:]),
             np.result_type(*{bag.dtype for bag in bags}),
         )
         np.concatenate(bags, out=flat)  # in C order, whatever that of the bags
-        source = _Memory(flat, [len(bag) for bag in bags])
+        source = InMemory(flat, [len(bag) for bag in bags])
         return cls(source, np.arange(len(bags)), ids)
 
     @classmethod
@@ -528,7 +138,7 @@ class Bags:
             truncated or pickled file, empty bags, NaN, infinity and differing
             features, when the file is first used.
         """
-        paths = _as_list(
+        paths = as_list(
             paths,
             "paths",
             "a list with one .npy file per video,"
@@ -539,8 +149,8 @@ class Bags:
         if ids is None:
             stems = [os.path.splitext(os.path.basename(str(p)))[0] for p in paths]
             ids = stems if len(set(stems)) == len(stems) else paths
-        ids = _check_ids(ids, len(paths))
-        return cls(_Files(paths, ids), np.arange(len(paths)), ids)
+        ids = check_ids(ids, len(paths))
+        return cls(InFiles(paths, ids), np.arange(len(paths)), ids)
 
     @classmethod
     def open(cls, path):
@@ -562,7 +172,7 @@ class Bags:
         ValueError
             When the folder is no store, is damaged, or its parts don't match.
         """
-        source = _Store(path)
+        source = InStore(path)
         return cls(source, np.arange(len(source.lengths)), source.ids)
 
     def save(self, path):
@@ -588,7 +198,7 @@ class Bags:
         path = os.path.abspath(os.fspath(path))
         if len(self) == 0:
             raise ValueError("no bags to save: expected at least one video")
-        if os.path.lexists(path) and not _is_store(path):
+        if os.path.lexists(path) and not is_store(path):
             raise FileExistsError(
                 f"{path!r} exists and is no store, or holds other files besides;"
                 " it was left alone"
@@ -663,7 +273,7 @@ class Bags:
     def __getitem__(self, key):
         key = _check_key(key, len(self))
         if isinstance(key, int):
-            return self._source.read(self._index[key], _name(key, self.ids))
+            return self._source.read(self._index[key], bag_name(key, self.ids))
         ids = None if self.ids is None else self.ids[key]
         return Bags(self._source, self._index[key], ids)
 
@@ -680,16 +290,16 @@ class Bags:
 
     def __getstate__(self):
         source = self._source
-        if isinstance(source, _Files):
+        if isinstance(source, InFiles):
             return self.__dict__
         whole = np.array_equal(self._index, np.arange(len(source.lengths)))
-        if isinstance(source, _Store) and whole and self.ids is source.ids:
+        if isinstance(source, InStore) and whole and self.ids is source.ids:
             return {"_source": source}  # the rest is read from the store again
-        if isinstance(source, _Store) or whole:
+        if isinstance(source, InStore) or whole:
             return self.__dict__
         # A subset in memory takes its own snippets only.
         flat = np.concatenate(list(self)) if len(self) else source.flat[:0]
-        source = _Memory(flat, self.lengths)
+        source = InMemory(flat, self.lengths)
         return {"_source": source, "_index": np.arange(len(self)), "ids": self.ids}
 
     def __setstate__(self, state):
@@ -728,7 +338,7 @@ def _check_key(key, n):
 # --------------------------------------------------------------------------
 def _as_mask(values, name):
     """Convert one video's frame labels to a checked bool array."""
-    mask = _as_array(values, name)
+    mask = as_array(values, name)
     if mask.ndim != 1 or mask.size == 0 or mask.dtype.kind not in "biuf":
         raise ValueError(
             f"{name} have shape {mask.shape} and dtype {mask.dtype},"
@@ -756,7 +366,7 @@ def check_snippet_length(snippet_length, n_videos):
     -------
     snippet_length : ndarray of shape (n_videos,)
     """
-    lengths = _as_array(snippet_length, "snippet_length")
+    lengths = as_array(snippet_length, "snippet_length")
     if lengths.dtype.kind not in "iuf" or lengths.ndim > 1:
         raise TypeError(
             "snippet_length must be a number or one number per video,"
@@ -811,7 +421,7 @@ class FrameLabels(np.lib.mixins.NDArrayOperatorsMixin):
             if np.ndim(snippet_length) == 0 and snippet_length == 16:
                 snippet_length = masks.snippet_length
             masks = masks.masks
-        masks = _as_list(masks, "frame labels", "a list with one array per video")
+        masks = as_list(masks, "frame labels", "a list with one array per video")
         arrays = [
             _as_mask(m, f"frame labels of video {i}") for i, m in enumerate(masks)
         ]
@@ -819,7 +429,7 @@ class FrameLabels(np.lib.mixins.NDArrayOperatorsMixin):
             raise ValueError("no frame labels: expected one array per video")
         self.n_frames = np.array([len(m) for m in arrays], dtype=np.int64)
         self._flat = np.concatenate(arrays)
-        self._starts = _starts(self.n_frames)
+        self._starts = starts_of(self.n_frames)
         self.video_labels = np.array([int(m.any()) for m in arrays])
         self.snippet_length = check_snippet_length(snippet_length, len(arrays))
 
@@ -868,10 +478,10 @@ class FrameLabels(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __getstate__(self):
         whole = self.n_frames.sum() == len(self._flat)
-        if whole and np.array_equal(self._starts, _starts(self.n_frames)):
+        if whole and np.array_equal(self._starts, starts_of(self.n_frames)):
             return self.__dict__
         flat = np.concatenate(self.masks) if len(self) else self._flat[:0]
-        return {**self.__dict__, "_flat": flat, "_starts": _starts(self.n_frames)}
+        return {**self.__dict__, "_flat": flat, "_starts": starts_of(self.n_frames)}
 
 
 # --------------------------------------------------------------------------
@@ -914,7 +524,7 @@ def check_bags(X):
             raise TypeError(
                 f"X has type {type(X).__name__}, expected bags or a list of arrays"
             )
-        X = _as_array(X, "X")
+        X = as_array(X, "X")
         if X.ndim == 0 or (X.ndim == 1 and X.dtype.kind != "O"):
             raise ValueError(
                 f"X has shape {X.shape}: expected a list of bags, each"
@@ -970,7 +580,7 @@ def check_video_labels(y, n_bags):
         y = _labels_from_list(y)
     elif not hasattr(y, "__array__"):
         raise TypeError(f"y has type {type(y).__name__}, expected one label per video")
-    y = _as_array(y, "y")
+    y = as_array(y, "y")
     if y.dtype.kind not in "biufUTO":
         raise ValueError(
             f"y has dtype {y.dtype}, expected labels that are numbers or texts"

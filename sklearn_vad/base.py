@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import _engine
 from ._batching import TrainingBatches
+from ._storage import as_array
 from .bags import FrameLabels, check_bags, check_video_labels, reads_as_rows
 from .metrics import frame_average_precision_score, frame_roc_auc_score
 from .timeline import expand_scores
@@ -222,7 +223,7 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 " on longer bags; for the scores of one video pass [video]"
             )
         if rows:
-            X = X.detach().cpu().numpy() if hasattr(X, "detach") else X
+            X = as_array(X, "X") if hasattr(X, "detach") else X
             X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
         bags = check_bags(X)
         if bags.bag_ndim != 2:

@@ -26,7 +26,8 @@ import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from .bags import FrameLabels, _as_array, _as_list, check_snippet_length
+from ._storage import as_array, as_list
+from .bags import FrameLabels, check_snippet_length
 from .timeline import check_frame_counts, snippet_bounds
 
 __all__ = [
@@ -95,12 +96,12 @@ def _as_frame_labels(frame_labels, snippet_length):
 
 def _check_scores(snippet_scores, n_videos):
     """Return the scores of all snippets, flat, and the snippets of each video."""
-    values = _as_list(snippet_scores, "scores", "a list with one array per video")
+    values = as_list(snippet_scores, "scores", "a list with one array per video")
     if len(values) != n_videos:
         raise ValueError(
             f"got scores of {len(values)} videos and frame labels of {n_videos}"
         )
-    arrays = [_as_array(v, f"scores of video {i}") for i, v in enumerate(values)]
+    arrays = [as_array(v, f"scores of video {i}") for i, v in enumerate(values)]
     for i, scores in enumerate(arrays):
         if scores.ndim != 1 or scores.size == 0 or scores.dtype.kind not in "biuf":
             raise ValueError(
