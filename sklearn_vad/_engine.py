@@ -12,6 +12,7 @@ import math
 import os
 import threading
 
+import joblib
 import numpy as np
 import torch
 from skorch import NeuralNet
@@ -83,7 +84,7 @@ class _ThreadLimit:
         if n_jobs is None:
             yield
             return
-        n_threads = n_jobs if n_jobs > 0 else max(1, os.cpu_count() + 1 + n_jobs)
+        n_threads = n_jobs if n_jobs > 0 else max(1, joblib.cpu_count() + 1 + n_jobs)
         with self._lock:
             if self._users == 0:
                 self._found = torch.get_num_threads()

@@ -6,6 +6,7 @@ spreads the scores over frames. A detector adds its parameters, its module, its
 loss and what its training sees of a bag.
 """
 
+import functools
 from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
 
@@ -21,13 +22,29 @@ from ._batching import TrainingBatches
 from ._storage import as_array
 from .bags import FrameLabels, check_bags, check_video_labels, reads_as_rows
 from .metrics import frame_average_precision_score, frame_roc_auc_score
-from .timeline import expand_scores
+from .timeline import check_frame_counts, expand_scores
 
 _VIDEO_SCORES = {"roc_auc": roc_auc_score, "average_precision": average_precision_score}
 _FRAME_SCORES = {
     "frame_roc_auc": frame_roc_auc_score,
     "frame_average_precision": frame_average_precision_score,
 }
+
+
+def _all_or_nothing(fit):
+    """Let a call that fails leave the detector as it was, not half fitted."""
+
+    @functools.wraps(fit)
+    def wrapper(self, *args, **kwargs):
+        before = dict(vars(self))
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return wrapper
 
 
 class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
@@ -79,6 +96,7 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         return scores.max()
 
     # Fitting --------------------------------------------------------------
+    @_all_or_nothing
     def fit(self, X, y, validation=None):
         """Train on bags with one label per video.
 
@@ -122,6 +140,7 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         self._set_fitted(net, bags, classes)
         return self
 
+    @_all_or_nothing
     def partial_fit(self, X, y, classes=None):
         """Train for `max_epochs` more, at constant learning rate.
 
@@ -274,12 +293,22 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         bags = self._check_X(validation[0])
         labels = check_video_labels(validation[1], len(bags))
         if isinstance(validation[1], FrameLabels):
-            return bags, validation[1]
+            return bags, self._check_validation_frames(bags, validation[1])
         if not np.array_equal(np.unique(labels), classes):
             raise ValueError(
                 f"validation labels are {np.unique(labels)}, expected both {classes}"
             )
         return bags, np.asarray(labels == classes[1], dtype=np.int64)
+
+    def _check_validation_frames(self, bags, labels):
+        """Raise before training what would fail after its first epoch."""
+        check_frame_counts(bags.lengths, labels.n_frames, labels.snippet_length)
+        n_anomalous = sum(int(mask.sum()) for mask in labels.masks)
+        if n_anomalous in (0, labels.n_frames.sum()):
+            raise ValueError(
+                "the frame labels of the validation videos are of one class only"
+            )
+        return labels
 
     def _hold_out(self, bags, y, seed):
         """Split off `validation_fraction` of the videos, as many of each class."""

@@ -294,11 +294,43 @@ def test_validation_fraction_holds_out_videos_of_both_classes(est, small):
         (([np.ones((2, 6))], [1]), ValueError, "both"),
         (([np.ones((2, 5))], [1]), ValueError, "5 features"),
         (([np.ones((2, 6))] * 2, [0, 1, 1]), ValueError, "inconsistent"),
+        (([np.ones((2, 6))], FrameLabels([[0] * 32])), ValueError, "one class"),
+        (([np.ones((2, 6))], FrameLabels([[0, 1] * 99])), ValueError, "snippet_length"),
     ],
 )
 def test_bad_validation(est, small, validation, error, match):
     with pytest.raises(error, match=match):
         est.fit(*small, validation=validation)
+
+
+def test_a_fit_that_fails_leaves_the_detector_as_it_was(est, small):
+    bags, y = small
+    est.fit(bags, y)
+    expected = est.score_snippets(bags)
+    other = [np.ones((3, 9))] * 4
+    with pytest.raises(ValueError, match="one class only"):
+        est.fit(other, [1, 1, 1, 1])
+    with pytest.raises(ValueError, match="validation"):
+        est.set_params(validation_score="frame_roc_auc").fit(
+            other, [0, 1, 0, 1], validation=(other, [0, 1, 0, 1])
+        )
+    assert est.n_features_in_ == 6
+    assert equal(est.score_snippets(bags), expected)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2, -1, None])
+def test_n_jobs_is_set_inside_and_restored(small, n_jobs):
+    found = []
+
+    class Spy(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            found.append(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    clone(DDL).set_params(callbacks=[Spy()], n_jobs=n_jobs).fit(*small)
+    expected = {None: before, -1: joblib.cpu_count()}.get(n_jobs, n_jobs)
+    assert set(found) == {expected}
+    assert torch.get_num_threads() == before
 
 
 # Engine -------------------------------------------------------------------
