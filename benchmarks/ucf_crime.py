@@ -28,14 +28,21 @@ from tqdm.auto import tqdm
 
 from sklearn_vad import (
     Bags,
+    DAMAnomalyDetector,
     DDLAnomalyDetector,
     FrameLabels,
     MILRankingAnomalyDetector,
 )
 from sklearn_vad.metrics import evaluate
 
-METHODS = {"ddl": DDLAnomalyDetector, "mil_ranking": MILRankingAnomalyDetector}
-# Settings by features. The paper normalises C3D segments; ours come normalised.
+# A detector and what differs from its defaults.
+METHODS = {
+    "ddl": (DDLAnomalyDetector, {}),
+    "dam": (DAMAnomalyDetector, {}),
+    "dam_printed": (DAMAnomalyDetector, {"scaled": False}),
+    "mil_ranking": (MILRankingAnomalyDetector, {}),
+}
+# What differs by features. The paper normalises C3D segments; ours come normalised.
 SETTINGS = {("mil_ranking", "x3d"): {"n_segments": None}}
 COLUMNS = {
     "frame_roc_auc_score": "frame AUC",
@@ -101,10 +108,11 @@ def control(bags, y):
 def run(method, bags, y, parts, seed, args):
     """Train one method on one split; return the fitted detector."""
     train, select, _ = parts
-    params = dict(SETTINGS.get((method, args.features), {}))
+    detector_class, params = METHODS[method]
+    params = {**params, **SETTINGS.get((method, args.features), {})}
     if args.epochs is not None:
         params["max_epochs"] = args.epochs
-    detector = METHODS[method](
+    detector = detector_class(
         random_state=seed,
         patience=args.patience,
         validation_score=args.select,

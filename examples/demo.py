@@ -2,7 +2,11 @@
 
 Cross-validates DDL and the MIL ranking baseline with frame-level scorers, then
 draws the score timelines of videos that neither has seen, anomalous intervals
-shaded, into ``demo.png``. Run it with ``make demo``.
+shaded, into ``demo.png``. Run it with ``make demo``; it takes one to three minutes.
+
+Both detectors are as their papers say, tuned for neither of the two. On videos
+as short as these the baseline is hard to beat: the paper's attention spreads
+each snippet over its eight neighbours on both sides.
 """
 
 import argparse
@@ -15,24 +19,28 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.model_selection import cross_validate, train_test_split
-from tqdm.auto import tqdm
 
 from sklearn_vad import DDLAnomalyDetector, MILRankingAnomalyDetector
 from sklearn_vad.datasets import make_bags
 from sklearn_vad.display import ScoreTimelineDisplay
 from sklearn_vad.metrics import frame_scorers
 
+N_FOLDS = 4
+
 
 def compare(detectors, bags, y):
     """Print mean and sd over folds of frame AUC and AP of each detector."""
     results = {}
-    for name, detector in tqdm(detectors.items(), desc="cross-validation"):
-        found = cross_validate(detector, bags, y, scoring=frame_scorers, cv=3)
+    for name, detector in detectors.items():
+        print(f"cross-validating {name} on {len(bags)} videos, two folds at a time ...")
+        found = cross_validate(
+            detector, bags, y, scoring=frame_scorers, cv=N_FOLDS, n_jobs=2
+        )
         results[name] = [
             found["test_frame_roc_auc"],
             found["test_frame_average_precision"],
         ]
-    print(f"\n{'held-out videos, 3 folds':28}{'frame AUC':>16}{'frame AP':>16}")
+    print(f"\n{'held-out videos, 4 folds':28}{'frame AUC':>16}{'frame AP':>16}")
     for name, columns in results.items():
         cells = "".join(f"{f'{c.mean():.3f} ± {c.std():.3f}':>16}" for c in columns)
         print(f"{name:28}{cells}")
@@ -69,8 +77,8 @@ def main():
     started = time.perf_counter()
     bags, y = make_bags(n_bags=240, difficulty=0.25, random_state=0)
     detectors = {
-        "DDL": DDLAnomalyDetector(hidden_dim=128, random_state=0),
-        "MIL ranking (baseline)": MILRankingAnomalyDetector(random_state=0),
+        "DDL": DDLAnomalyDetector(hidden_dim=128, random_state=0, n_jobs=1),
+        "MIL ranking (baseline)": MILRankingAnomalyDetector(random_state=0, n_jobs=1),
     }
     compare(detectors, bags, y)
     train, test = train_test_split(

@@ -13,6 +13,7 @@ __version__ = "0.1.0.dev0"
 _EXPORTS = {
     "Bags": "sklearn_vad.bags",
     "FrameLabels": "sklearn_vad.bags",
+    "DAMAnomalyDetector": "sklearn_vad.detectors",
     "DDLAnomalyDetector": "sklearn_vad.detectors",
     "MILRankingAnomalyDetector": "sklearn_vad.detectors",
 }

@@ -1,7 +1,7 @@
 """The training engine: a skorch net, seeded without the global generators.
 
 Nothing else imports skorch. `build_net` makes a net, `train` trains it,
-`score_bags` runs it, all on plain modules: ``module(X, mask) -> dict`` with
+`run_bags` runs it, all on plain modules: ``module(X, mask) -> dict`` with
 "scores" of shape (B, T), and ``loss_terms(output, y, mask) -> dict`` of named
 scalars, the sum of which is minimised.
 """
@@ -62,9 +62,10 @@ def resolve_device(device):
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        torch.empty(0, device=device)
         return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device={device!r} is unknown to torch: {error}") from error
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(f"device={device!r} can't be used: {error}") from error
 
 
 class _ThreadLimit:
@@ -204,12 +205,15 @@ class Net(NeuralNet):
         return dataset
 
     def infer(self, x, **kwargs):
-        with torch.autocast(
+        with self.autocast():
+            return super().infer(x, **kwargs)
+
+    def autocast(self):
+        return torch.autocast(
             torch.device(self.device).type,
             torch.bfloat16,
             enabled=self.precision == "bfloat16",
-        ):
-            return super().infer(x, **kwargs)
+        )
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         mask, y = X["mask"].to(self.device), y_true.to(self.device)
@@ -297,7 +301,7 @@ def build_net(
         device=str(resolve_device(device)),
         precision=precision,
         generator=generator,
-        verbose=0,
+        verbose=1,  # for callbacks that print; nothing else does
     )
     net.initialize()
     net.attach_generator()
@@ -360,8 +364,8 @@ def _silent(message):
 
 
 @torch.inference_mode()
-def score_bags(net, bags, progress=False):
-    """Return the scores of every bag, as a list of float32 arrays.
+def run_bags(net, bags, names, progress=False):
+    """Return outputs of the network for every bag, unpadded.
 
     Bags of similar length go through the network together, the longest first.
 
@@ -369,19 +373,46 @@ def score_bags(net, bags, progress=False):
     ----------
     net : Net
     bags : Bags
+    names : sequence of str
+        Of outputs of shape (B, T).
     progress : bool
 
     Returns
     -------
-    scores : list of ndarray of shape (n_snippets_i,)
+    outputs : dict of list of float32 ndarray of shape (n_snippets_i,)
     """
     net.module_.eval()
-    scores = [None] * len(bags)
-    with tqdm(total=len(bags), unit="bag", disable=not progress) as bar:
+    found = {name: [None] * len(bags) for name in names}
+    bar = tqdm(
+        total=len(bags), desc="scoring", unit="bag", leave=False, disable=not progress
+    )
+    with bar:
         for positions, batch in scoring_batches(bags):
-            out = net.infer(batch)["scores"].float().cpu().numpy()
+            output = net.infer(batch)
             lengths = batch["mask"].sum(dim=1).tolist()
-            for i, row, length in zip(positions, out, lengths, strict=True):
-                scores[i] = row[:length].copy()
+            for name in names:
+                rows = output[name].float().cpu().numpy()
+                for i, row, length in zip(positions, rows, lengths, strict=True):
+                    found[name][i] = row[:length].copy()
             bar.update(len(positions))
-    return scores
+    return found
+
+
+@torch.inference_mode()
+def score_pairs(net, current, previous):
+    """Return the scores of snippets, given the ones before them.
+
+    Parameters
+    ----------
+    net : Net
+        Of a module with ``score(current, previous)``.
+    current, previous : Tensor of shape (M, ...)
+
+    Returns
+    -------
+    scores : list of float
+    """
+    net.module_.eval()
+    with net.autocast():
+        scores = net.module_.score(current.to(net.device), previous.to(net.device))[0]
+    return scores.float().tolist()

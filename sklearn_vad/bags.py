@@ -70,7 +70,12 @@ class Bags:
     ['b']
     """
 
-    def __init__(self, source, index, ids):
+    def __init__(self, source, index=None, ids=None):
+        if not hasattr(source, "read"):
+            raise TypeError(
+                "make Bags with Bags.from_list(arrays), Bags.from_files(paths) or"
+                " Bags.open(store)"
+            )
         self._source = source
         self._index = index
         self.ids = ids
@@ -287,6 +292,13 @@ class Bags:
 
     def __repr__(self):
         return f"Bags(n_bags={len(self)})"
+
+    def __str__(self):
+        sizes = ", ".join(str(size) for size in self._source.tail)
+        return (
+            f"{len(self)} bags of (n_snippets, {sizes}), {self.dtype},"
+            f" {self.lengths.sum()} snippets in all"
+        )
 
     def __getstate__(self):
         source = self._source

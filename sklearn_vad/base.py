@@ -7,6 +7,7 @@ loss and what its training sees of a bag.
 """
 
 import functools
+import warnings
 from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
 
@@ -22,6 +23,7 @@ from ._batching import TrainingBatches
 from ._storage import as_array
 from .bags import FrameLabels, check_bags, check_video_labels, reads_as_rows
 from .metrics import frame_average_precision_score, frame_roc_auc_score
+from .online import SnippetStream
 from .timeline import check_frame_counts, expand_scores
 
 _VIDEO_SCORES = {"roc_auc": roc_auc_score, "average_precision": average_precision_score}
@@ -78,6 +80,9 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         "verbose": ["verbose"],
     }
 
+    _bag_ndims = (2,)  # axes of a bag that the detector can take
+    _online = False  # whether a score needs no later snippet
+
     # What a detector defines ----------------------------------------------
     @abstractmethod
     def _make_module(self, n_features):
@@ -95,6 +100,9 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         """Return a video's score, given the scores of its snippets."""
         return scores.max()
 
+    def _check_bags(self, bags):
+        """Raise for training bags that the detector can't learn from."""
+
     # Fitting --------------------------------------------------------------
     @_all_or_nothing
     def fit(self, X, y, validation=None):
@@ -103,7 +111,8 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         Parameters
         ----------
         X : Bags, sequence of arrays, object array or array
-            The videos; see `sklearn_vad.Bags`.
+            The videos; see `sklearn_vad.Bags`. Axis 0 of an array is always
+            videos: a 2-D array is read as videos of one snippet.
         y : array-like of shape (n_bags,) or FrameLabels
             Two classes; the larger one (``classes_[1]``) is anomalous. Of
             `FrameLabels`, training sees the video labels only.
@@ -128,11 +137,8 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         y = np.asarray(y == classes[1], dtype=np.int64)
         seed = _engine.draw_seed(self.random_state)
         validation = self._check_validation(validation, classes)
+        self._check_needs_validation(validation)
         if self.validation_fraction is not None:
-            if validation is not None:
-                raise ValueError(
-                    "validation and validation_fraction exclude each other"
-                )
             bags, y, validation = self._hold_out(bags, y, seed)
         with _engine.cpu_threads(self.n_jobs):
             net = self.net_ if going_on else self._new_net(bags, seed)
@@ -231,6 +237,9 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             {k: v for k, v in epoch.items() if k != "batches"} for epoch in net.history
         ]
         self.n_iter_ = len(self.history_)
+        scores = [epoch.get("valid_score", np.nan) for epoch in self.history_]
+        known = np.isfinite(scores).any()
+        self.best_epoch_ = int(np.nanargmax(scores)) + 1 if known else self.n_iter_
 
     # Checking -------------------------------------------------------------
     def _check_X(self, X, reset=False):
@@ -245,13 +254,10 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             X = as_array(X, "X") if hasattr(X, "detach") else X
             X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
         bags = check_bags(X)
-        if bags.bag_ndim != 2:
-            raise ValueError(
-                f"bags have {bags.bag_ndim} axes, {type(self).__name__} takes"
-                " (n_snippets, n_features); for crops of the same snippets, average"
-                " their scores or use MultiCropDetector"
-            )
+        self._check_bag_ndim(bags, reset)
         if reset:
+            self._check_bags(bags)
+            self._bag_ndim = bags.bag_ndim
             self.n_features_in_ = bags.n_features
             self._fitted_on_rows = bool((bags.lengths == 1).all())
             if not rows and hasattr(self, "feature_names_in_"):
@@ -263,6 +269,20 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             )
         return bags
 
+    def _check_bag_ndim(self, bags, reset):
+        n_axes, name = bags.bag_ndim, type(self).__name__
+        if n_axes not in self._bag_ndims:
+            raise ValueError(
+                f"bags have {n_axes} axes, {name} takes (n_snippets, n_features); for"
+                " crops of the same snippets, average their scores or use"
+                " MultiCropDetector"
+            )
+        if not reset and n_axes != self._bag_ndim:
+            raise ValueError(
+                f"bags have {n_axes} axes, but {name} was fitted on bags of"
+                f" {self._bag_ndim}; for the scores of one video pass [video]"
+            )
+
     def _check_training_input(self, X, y, reset=True):
         if y is None:
             check_video_labels(y, 0)
@@ -273,8 +293,14 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         classes = np.unique(y)
         if len(classes) == 1:
             raise ValueError(
-                f"y holds one class only, {classes[0]!r}; expected two classes,"
-                " of which the larger is anomalous"
+                f"y holds one class only, {classes[0]}; expected two classes, of which"
+                " the larger is anomalous (partial_fit takes both as classes=)"
+            )
+        if str(classes[-1]).lower() == "normal":
+            warnings.warn(
+                f"of the labels {classes.tolist()} the larger one, {classes[-1]!s}, is"
+                " taken as anomalous; use 1 for anomalous and 0 for normal videos",
+                stacklevel=4,
             )
         if len(classes) > 2:
             raise ValueError(
@@ -299,6 +325,19 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 f"validation labels are {np.unique(labels)}, expected both {classes}"
             )
         return bags, np.asarray(labels == classes[1], dtype=np.int64)
+
+    def _check_needs_validation(self, validation):
+        """Raise for validation data given twice, and for wishes that need some."""
+        if validation is not None and self.validation_fraction is not None:
+            raise ValueError("validation and validation_fraction exclude each other")
+        if validation is not None or self.validation_fraction is not None:
+            return
+        for name, default in (("patience", None), ("validation_score", "auto")):
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} needs validation videos: pass"
+                    " validation=(bags, y) to fit, or set validation_fraction"
+                )
 
     def _check_validation_frames(self, bags, labels):
         """Raise before training what would fail after its first epoch."""
@@ -338,7 +377,7 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             )
 
         def validate(net):
-            scores = _engine.score_bags(net, bags)
+            scores = _engine.run_bags(net, bags, ["scores"])["scores"]
             if name in _FRAME_SCORES:
                 return _FRAME_SCORES[name](y, scores)
             return _VIDEO_SCORES[name](np.asarray(y), self._video_scores(scores))
@@ -365,10 +404,14 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         ValueError, TypeError
             For input of a wrong kind, or unlike that of `fit`.
         """
+        return self._run(X, ["scores"])["scores"]
+
+    def _run(self, X, names):
+        """Return outputs of the network by name, as lists of (n_snippets_i,)."""
         check_is_fitted(self, "net_")
         bags = self._check_X(X)
         with _engine.cpu_threads(self.n_jobs):
-            return _engine.score_bags(self.net_, bags, progress=bool(self.verbose))
+            return _engine.run_bags(self.net_, bags, names, bool(self.verbose))
 
     def score_frames(self, X, n_frames=None, *, snippet_length=16):
         """Score every frame of every bag: the score of the frame's snippet.
@@ -394,6 +437,33 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         return expand_scores(
             self.score_snippets(X), n_frames, snippet_length=snippet_length
         )
+
+    def stream(self, state=None):
+        """Return a stream that scores one video, snippet by snippet.
+
+        Parameters
+        ----------
+        state : ndarray, default=None
+            The `state` of an earlier stream, to go on from there.
+
+        Returns
+        -------
+        stream : sklearn_vad.online.SnippetStream
+            ``stream.push(snippet)`` returns the score that `score_snippets`
+            gives of the whole bag.
+
+        Raises
+        ------
+        TypeError
+            When the detector's scores need snippets of the future.
+        """
+        check_is_fitted(self, "net_")
+        if not self._online:
+            raise TypeError(
+                f"{type(self).__name__} can't score a stream: its attention looks at"
+                " the whole video, later snippets included"
+            )
+        return SnippetStream(self, state)
 
     def _video_scores(self, scores):
         return np.array([self._video_score(s.astype(np.float64)) for s in scores])

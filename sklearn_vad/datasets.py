@@ -17,6 +17,7 @@ _N_ANOMALY_TYPES = 4
     {
         "n_bags": [Interval(Integral, 2, None, closed="left")],
         "n_features": [Interval(Integral, 2, None, closed="left")],
+        "n_steps": [Interval(Integral, 1, None, closed="left"), None],
         "anomalous_fraction": [Interval(Real, 0, 1, closed="neither")],
         "min_snippets": [Interval(Integral, 1, None, closed="left")],
         "max_snippets": [Interval(Integral, 1, None, closed="left")],
@@ -30,6 +31,7 @@ def make_bags(
     n_bags=200,
     *,
     n_features=64,
+    n_steps=None,
     anomalous_fraction=0.5,
     min_snippets=8,
     max_snippets=120,
@@ -54,6 +56,10 @@ def make_bags(
     ----------
     n_bags : int, default=200
     n_features : int, default=64
+    n_steps : int or None, default=None
+        Inner time steps of a snippet: bags are then (n_snippets, n_steps,
+        n_features), and an event sways from step to step, so that less of it
+        is left in the mean over the steps. None makes no such axis.
     anomalous_fraction : float, default=0.5
         Share of anomalous videos; at least one video of each class is made.
     min_snippets, max_snippets : int, default=8 and 120
@@ -84,7 +90,7 @@ def make_bags(
     if min_snippets > max_snippets:
         raise ValueError(f"min_snippets={min_snippets} exceeds {max_snippets=}")
     rng = _generator(random_state)
-    world = _World(n_features, difficulty, rng)
+    world = _World(n_features, n_steps, difficulty, rng)
     n_anomalous = min(max(round(n_bags * anomalous_fraction), 1), n_bags - 1)
     anomalous = rng.permutation(np.arange(n_bags) < n_anomalous)
     span = np.log([min_snippets, max_snippets + 1])
@@ -109,9 +115,10 @@ def _generator(random_state):
 class _World:
     """Scenes, anomalies and harmless events that all videos share."""
 
-    def __init__(self, n_features, difficulty, rng):
+    def __init__(self, n_features, n_steps, difficulty, rng):
         self.rng = rng
         self.n_features = n_features
+        self.n_steps = n_steps
         self.scenes = rng.normal(size=(_N_SCENES, n_features))
         self.anomalies = self._directions()
         likeness = 0.2 + 0.6 * difficulty
@@ -130,12 +137,12 @@ class _World:
         video = self._background(n_snippets)
         for _ in range(rng.integers(0, 4)):
             event = self._event(n_frames, snippet_length)
-            self._show(video, event, self.harmless, snippet_length)
+            self._show(video, event, self.harmless, snippet_length, sway=0.0)
         mask = np.zeros(n_frames, dtype=bool)
         n_events = 1 + rng.choice(4, p=[0.5, 0.3, 0.15, 0.05])
         for _ in range(n_events if has_anomaly else 0):
             event = self._event(n_snippets * snippet_length, snippet_length)
-            self._show(video, event, self.anomalies, snippet_length)
+            self._show(video, event, self.anomalies, snippet_length, sway=1.0)
             mask[event] = True
         return video.astype(np.float32), mask
 
@@ -148,7 +155,11 @@ class _World:
         places = rng.choice(_N_SCENES, size=n_cuts + 1)
         drift = rng.normal(scale=0.1, size=(n_snippets, self.n_features)).cumsum(axis=0)
         noise = rng.normal(size=(n_snippets, self.n_features))
-        return self.scenes[places][shot] + drift + noise
+        video = self.scenes[places][shot] + drift + noise
+        if self.n_steps is None:
+            return video
+        steps = rng.normal(size=(n_snippets, self.n_steps, self.n_features))
+        return video[:, None] + steps
 
     def _event(self, n_frames, snippet_length):
         """Return the frames of an event: from one snippet to 0.8 of the video."""
@@ -158,11 +169,21 @@ class _World:
         start = self.rng.integers(n_frames - length + 1)
         return slice(start, start + length)
 
-    def _show(self, video, event, directions, snippet_length):
-        """Add an event to the snippets, as far as it covers each of them."""
+    def _show(self, video, event, directions, snippet_length, sway):
+        """Add an event to the snippets, as far as it covers each of them.
+
+        With inner steps, `sway` is the share of it that oscillates within a
+        snippet, twice, beginning anywhere.
+        """
         inside = np.zeros(len(video) * snippet_length)
         inside[event] = 1.0
         cover = inside.reshape(len(video), snippet_length).mean(axis=1)
         size = self.strength * self.rng.uniform(0.7, 1.3)
         kind = self.rng.integers(_N_ANOMALY_TYPES)
-        video += size * cover[:, None] * directions[kind]
+        shown = size * cover[:, None] * directions[kind]
+        if self.n_steps is not None:
+            turn = 4 * np.pi * np.arange(self.n_steps) / self.n_steps
+            phase = self.rng.uniform(0, 2 * np.pi, size=(len(video), 1))
+            course = 1 - 0.7 * sway + sway * np.sin(turn + phase)  # (n_snippets, steps)
+            shown = course[..., None] * shown[:, None]
+        video += shown

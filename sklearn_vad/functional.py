@@ -14,6 +14,8 @@ References
    dynamics learning for weakly supervised anomaly detection", ICME 2022.
 .. [2] W. Sultani, C. Chen and M. Shah, "Real-world anomaly detection in
    surveillance videos", CVPR 2018.
+.. [3] S. Majhi, S. Das and F. Brémond, "DAM: Dissimilarity attention module for
+   weakly-supervised video anomaly detection", AVSS 2021.
 """
 
 import functools
@@ -23,12 +25,15 @@ import torch
 import torch.nn.functional as F
 
 __all__ = [
+    "dissimilarities",
+    "dissimilarity_map",
     "dynamics_alignment_loss",
     "dynamics_ranking_loss",
     "locality_aware_attention",
     "locality_prior",
     "mil_bce_loss",
     "mil_ranking_loss",
+    "shift_by_one",
     "topk_mean",
 ]
 
@@ -402,3 +407,112 @@ def locality_aware_attention(query, key, value, sigma, mask=None):
     if sigma is not None:
         out = out + _apply_prior(value, sigma)
     return out if mask is None else out.masked_fill(~keep, 0)
+
+
+# --------------------------------------------------------------------------
+# DAM: dissimilarity attention
+# --------------------------------------------------------------------------
+def dissimilarities(snippets, previous, kind="dist"):
+    r"""Dissimilarity of snippets to the ones before them, Eqs. 1-2 of [3]_.
+
+    "dist" sums absolute differences:
+
+    .. math:: D_n[k] = \sum_j |C_i[j, k] - C_{i-1}[j, k]|, \quad
+              D_t[j] = \sum_k |C_i[j, k] - C_{i-1}[j, k]|
+
+    "cov" takes the diagonals of the cross-covariances, not normalised: of every
+    channel over the steps for D_n, of every step over the channels for D_t. It
+    grows with *similarity*, and is signed, as printed.
+
+    Parameters
+    ----------
+    snippets, previous : Tensor of shape (..., steps, channels)
+    kind : {"dist", "cov"}, default="dist"
+
+    Returns
+    -------
+    d_n : Tensor of shape (..., 1, channels)
+    d_t : Tensor of shape (..., steps, 1)
+
+    Raises
+    ------
+    ValueError
+        For an unknown `kind`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_vad.functional import dissimilarities
+    >>> d_n, d_t = dissimilarities(torch.ones(2, 3), torch.zeros(2, 3))
+    >>> d_n, d_t.ravel()
+    (tensor([[2., 2., 2.]]), tensor([3., 3.]))
+    """
+    if kind == "dist":
+        change = (snippets - previous).abs()
+        return change.sum(dim=-2, keepdim=True), change.sum(dim=-1, keepdim=True)
+    if kind != "cov":
+        raise ValueError(f"kind must be 'dist' or 'cov', got {kind!r}")
+
+    def covariance(axis):
+        centred = (x - x.mean(dim=axis, keepdim=True) for x in (snippets, previous))
+        return math.prod(centred).sum(dim=axis, keepdim=True)
+
+    return covariance(-2), covariance(-1)
+
+
+def shift_by_one(snippets):
+    """Return for each snippet the one before it in its bag; zeros for the first.
+
+    Parameters
+    ----------
+    snippets : Tensor of shape (B, T, ...)
+
+    Returns
+    -------
+    previous : Tensor of shape (B, T, ...)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_vad.functional import shift_by_one
+    >>> shift_by_one(torch.tensor([[1.0, 2.0, 3.0]]))
+    tensor([[0., 1., 2.]])
+    """
+    return torch.cat([torch.zeros_like(snippets[:, :1]), snippets[:, :-1]], dim=1)
+
+
+def dissimilarity_map(snippets, kind="dist", mask=None):
+    r"""Dissimilarity map of snippets with inner time steps, Eqs. 1-3 of [3]_.
+
+    .. math:: D_{nt}[j, k] = D_t[j] \, D_n[k]
+
+    with D_n and D_t of `dissimilarities`. The snippet before the first is zero.
+    Nothing is normalised, as printed: values grow like steps * channels * f**2.
+
+    Parameters
+    ----------
+    snippets : Tensor of shape (B, T, steps, channels)
+    kind : {"dist", "cov"}, default="dist"
+    mask : bool Tensor of shape (B, T), default=None
+
+    Returns
+    -------
+    map : Tensor of shape (B, T, steps, channels)
+        Zero at padded snippets.
+
+    Raises
+    ------
+    ValueError
+        For an unknown `kind`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_vad.functional import dissimilarity_map
+    >>> dissimilarity_map(torch.ones(1, 2, 2, 3))[0, :, 0]
+    tensor([[6., 6., 6.],
+            [0., 0., 0.]])
+    """
+    snippets = _zero_padding(snippets, mask)
+    d_n, d_t = dissimilarities(snippets, shift_by_one(snippets), kind)
+    return _zero_padding(d_n * d_t, mask)

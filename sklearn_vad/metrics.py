@@ -435,7 +435,14 @@ def _is_masks(values):
 
 
 class _FrameScorer:
-    """A scorer for ``scoring=`` that finds frame labels in y or in metadata."""
+    """A scorer for ``scoring=`` that finds frame labels in y or in metadata.
+
+    Pass ``y=FrameLabels(masks)``, or route plain masks as ``frame_labels``. One
+    metric gives a number; `frame_scorers` gives a dict of "frame_roc_auc" and
+    "frame_average_precision", for `cross_validate` and for `GridSearchCV` with
+    ``refit="frame_roc_auc"``. While scikit-learn hides an error as NaN, pass
+    ``error_score="raise"`` to see it.
+    """
 
     def __init__(self, metrics):
         self._metrics = metrics

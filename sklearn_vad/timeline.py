@@ -83,10 +83,11 @@ def check_frame_counts(n_snippets, n_frames, snippet_length):
     if wrong.any():
         i = int(np.argmax(wrong))
         raise ValueError(
-            f"video {i} has {n_snippets[i]} snippets, but its {n_frames[i]} frame"
-            f" labels fill {filled[i]:.1f} snippets of {snippet_length[i]:g} frames;"
+            f"video {i} has {n_snippets[i]} snippets, but its {n_frames[i]} frames"
+            f" fill {filled[i]:.1f} snippets of {snippet_length[i]:g} frames:"
             " snippet_length must be the number of frames that one snippet covers"
-            f" (about {n_frames[i] / n_snippets[i]:.1f} here)"
+            f" (about {n_frames[i] / n_snippets[i]:.1f} here), and bags and frames must"
+            " be of the same videos in the same order"
         )
 
 
@@ -143,7 +144,7 @@ def _check_n_frames(n_frames, n_videos):
     if counts.shape != (n_videos,):
         raise ValueError(
             f"n_frames has shape {counts.shape}, expected one number for each of"
-            f" {n_videos} videos"
+            f" {n_videos} videos (frames per snippet are snippet_length=)"
         )
     if counts.dtype.kind not in "iu" or (counts < 1).any():
         raise ValueError(f"n_frames must be whole numbers >= 1, got {n_frames!r}")

@@ -2,8 +2,8 @@
 
 Written from the printed equations, one bag, one snippet and one sum at a time,
 so that each line can be read beside the paper. `bags` is always a list with one
-array per video: scores ``(T_i,)``, features ``(T_i, C)``, queries, keys and
-values ``(heads, T_i, d)``.
+array per video: scores ``(T_i,)``, features ``(T_i, C)``, snippets with inner steps
+``(T_i, steps, C)``, queries, keys and values ``(heads, T_i, d)``.
 """
 
 import math
@@ -128,4 +128,80 @@ def mil_ranking_loss(
             penalties.append(smoothness * smooth + sparsity * sparse)
     if penalties:
         loss += sum(penalties) / (len(penalties) if reduction == "mean" else 1)
+    return loss
+
+
+def dissimilarities(current, previous, kind):
+    """DAM Eqs. 1-2 of one snippet and the one before it, each (steps, channels).
+
+    Neither sum is divided by anything, and covariances keep their sign.
+    """
+    n_steps, n_channels = current.shape
+    d_n, d_t = np.zeros(n_channels), np.zeros(n_steps)
+    if kind == "dist":
+        for j in range(n_steps):
+            for k in range(n_channels):
+                change = abs(float(current[j, k]) - float(previous[j, k]))
+                d_n[k] += change
+                d_t[j] += change
+        return d_n, d_t
+    for k in range(n_channels):  # of each channel, over the steps
+        mean, mean_before = current[:, k].mean(), previous[:, k].mean()
+        for j in range(n_steps):
+            d_n[k] += (current[j, k] - mean) * (previous[j, k] - mean_before)
+    for j in range(n_steps):  # of each step, over the channels
+        mean, mean_before = current[j].mean(), previous[j].mean()
+        for k in range(n_channels):
+            d_t[j] += (current[j, k] - mean) * (previous[j, k] - mean_before)
+    return d_n, d_t
+
+
+def dissimilarity_map(bags, kind):
+    """DAM Eqs. 1-3: both inflated and multiplied; before the first, zeros."""
+    maps = []
+    for snippets in bags:
+        out = np.empty(snippets.shape)
+        previous = np.zeros(snippets.shape[1:])
+        for i, current in enumerate(np.asarray(snippets, np.float64)):
+            d_n, d_t = dissimilarities(current, previous, kind)
+            for j in range(len(d_t)):
+                for k in range(len(d_n)):
+                    out[i, j, k] = d_t[j] * d_n[k]
+            previous = current
+        maps.append(out)
+    return maps
+
+
+def lstm(rows, weight_ih, weight_hh, bias_ih, bias_hh):
+    """Hidden state of an LSTM after the last of `rows`; gates in torch's order."""
+    size = weight_hh.shape[1]
+    hidden, cell = np.zeros(size), np.zeros(size)
+    for row in rows:
+        gates = weight_ih @ row + bias_ih + weight_hh @ hidden + bias_hh
+        i, f, g, o = np.split(gates, 4)
+        cell = cell * sigmoid(f) + sigmoid(i) * np.tanh(g)
+        hidden = sigmoid(o) * np.tanh(cell)
+    return hidden
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def weighted_ranking_loss(detections, attentions, y, smoothness=8e-5, sparsity=8e-5):
+    """DAM Eq. 7 of the scores wD = D Clip_A + D.
+
+    The hinge is the mean over pairs, the other terms are sums over the batch.
+    """
+    weighted = [
+        [float(d) * float(a) + float(d) for d, a in zip(*bag, strict=True)]
+        for bag in zip(detections, attentions, strict=True)
+    ]
+    loss = _mean_over_pairs(weighted, y, lambda a, n: max(0.0, 1 - max(a) + max(n)))
+    for scores, label in zip(weighted, y, strict=True):
+        if label == 1:
+            for i in range(len(scores) - 1):
+                loss += smoothness * (scores[i] - scores[i + 1]) ** 2
+            for score in scores:
+                loss += sparsity * score
     return loss

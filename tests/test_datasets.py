@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from sklearn_vad.datasets import make_bags
+from sklearn_vad.datasets import _World, make_bags
 from sklearn_vad.metrics import frame_roc_auc_score
 
 
@@ -101,11 +101,63 @@ def test_normal_videos_change_too():
     assert largest[y == 0].mean() > 0.9 * largest[y == 1].mean()
 
 
+def test_without_steps_the_data_are_those_of_the_first_version():
+    """Measured results hang on them."""
+    bags, y = make_bags(5, n_features=3, max_snippets=10, random_state=0)
+    assert bags.bag_ndim == 2
+    np.testing.assert_allclose(
+        bags[0][0], [0.7191439, -1.8242133, -1.1820532], rtol=1e-6
+    )
+    assert y.n_frames.tolist() == [140, 147, 128, 149, 143]
+    assert np.asarray(y).tolist() == [0, 0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("n_steps", [1, 3, 8])
+def test_inner_steps(n_steps):
+    options = {"n_features": 7, "min_snippets": 3, "max_snippets": 9, "random_state": 0}
+    bags, y = make_bags(50, n_steps=n_steps, **options)
+    assert all(
+        b.shape == (n, n_steps, 7) for b, n in zip(bags, bags.lengths, strict=True)
+    )
+    assert bags.dtype == np.float32
+    assert bags.n_features == 7
+    assert (y.n_frames // 16 == bags.lengths).all()
+    again, _ = make_bags(50, n_steps=n_steps, **options)
+    assert all(np.array_equal(a, b) for a, b in zip(bags, again, strict=True))
+
+
+def test_anomalies_sway_within_a_snippet_and_harmless_events_do_not():
+    """Twice within a snippet, beginning anywhere: 0.3 + sin; harmless events: 1."""
+    world = _World(
+        n_features=4, n_steps=8, difficulty=0.0, rng=np.random.default_rng(0)
+    )
+    direction = np.eye(4)[:1].repeat(4, axis=0)  # all kinds of events the same
+    shown = np.zeros((2, 200, 8, 4))
+    for video, sway in zip(shown, (0.0, 1.0), strict=True):
+        world._show(video, slice(0, 200 * 16), direction, 16, sway)
+    assert (shown[..., 1:] == 0).all()
+    harmless, anomaly = shown[..., 0]
+    size = harmless[0, 0]
+    assert 0.7 * 9 <= size <= 1.3 * 9
+    np.testing.assert_array_equal(harmless, size)
+    # The mean over the steps keeps 0.3 of the event, whatever the phase.
+    mean = anomaly.mean(axis=1)
+    np.testing.assert_allclose(mean, mean[0], rtol=1e-9)
+    size = mean[0] / 0.3
+    assert 0.7 * 9 <= size <= 1.3 * 9
+    swaying = anomaly / size - 0.3
+    np.testing.assert_allclose(swaying[:, :4], swaying[:, 4:], atol=1e-9)  # twice
+    np.testing.assert_allclose((swaying**2).mean(axis=1), 0.5, rtol=1e-9)
+    assert np.ptp(swaying[:, 0]) > 1.9  # beginning anywhere
+
+
 @pytest.mark.parametrize(
     "params",
     [
         {"n_bags": 1},
         {"n_features": 1},
+        {"n_steps": 0},
+        {"n_steps": 2.5},
         {"anomalous_fraction": 0},
         {"difficulty": 1.5},
         {"min_snippets": 9, "max_snippets": 8},

@@ -13,11 +13,16 @@ from joblib import Parallel, delayed, parallel_config
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 
-from sklearn_vad import DDLAnomalyDetector, MILRankingAnomalyDetector
+from sklearn_vad import (
+    DAMAnomalyDetector,
+    DDLAnomalyDetector,
+    MILRankingAnomalyDetector,
+)
 from sklearn_vad.datasets import make_bags
 from sklearn_vad.metrics import frame_roc_auc_scorer
 
 DETECTORS = {
+    "dam": DAMAnomalyDetector(n_hidden=32, max_epochs=3, random_state=7, n_jobs=1),
     "ddl": DDLAnomalyDetector(
         hidden_dim=32, mlp_dims=(32, 16), max_epochs=3, random_state=7, n_jobs=1
     ),

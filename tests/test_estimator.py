@@ -11,10 +11,11 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, PrintLog
 
 from sklearn_vad import (
     Bags,
+    DAMAnomalyDetector,
     DDLAnomalyDetector,
     FrameLabels,
     MILRankingAnomalyDetector,
@@ -22,6 +23,9 @@ from sklearn_vad import (
 from sklearn_vad.datasets import make_bags
 from sklearn_vad.metrics import frame_roc_auc_score
 
+DAM = DAMAnomalyDetector(
+    n_hidden=16, mlp_dims=(16,), max_epochs=2, random_state=0, n_jobs=1
+)
 DDL = DDLAnomalyDetector(
     hidden_dim=16, mlp_dims=(16, 8), max_epochs=2, random_state=0, n_jobs=1
 )
@@ -30,7 +34,7 @@ MIL = MILRankingAnomalyDetector(
 )
 
 
-@pytest.fixture(params=[DDL, MIL], ids=["ddl", "mil_ranking"])
+@pytest.fixture(params=[DAM, DDL, MIL], ids=["dam", "ddl", "mil_ranking"])
 def est(request):
     return clone(request.param)
 
@@ -43,10 +47,11 @@ def equal(first, second):
 @pytest.mark.parametrize(
     ("detector", "least"),
     [
+        (DAMAnomalyDetector(n_hidden=32, lr=2e-3, random_state=0), 0.8),
         (DDLAnomalyDetector(hidden_dim=32, lr=2e-3, random_state=0), 0.8),
         (MILRankingAnomalyDetector(random_state=0), 0.85),
     ],
-    ids=["ddl", "mil_ranking"],
+    ids=["dam", "ddl", "mil_ranking"],
 )
 def test_learns_to_find_anomalies_in_unseen_videos(detector, least):
     bags, y = make_bags(160, max_snippets=40, difficulty=0.0, random_state=1)
@@ -268,6 +273,34 @@ def test_validation_scores_by_name(est, small, name):
     assert 0 <= est.history_[-1]["valid_score"] <= 1
 
 
+@pytest.mark.parametrize(
+    "params", [{"patience": 3}, {"validation_score": "roc_auc"}], ids=str
+)
+def test_wishes_that_need_validation_videos(est, small, params):
+    with pytest.raises(ValueError, match="needs validation videos"):
+        est.set_params(**params).fit(*small)
+
+
+def test_best_epoch(small):
+    bags, y = small
+    est = clone(DDL).set_params(max_epochs=6, lr=0.01)
+    est.fit(bags[:16], y[:16], validation=(bags[16:], y[16:]))
+    scores = [epoch["valid_score"] for epoch in est.history_]
+    assert est.best_epoch_ == 1 + scores.index(max(scores))
+    assert clone(DDL).fit(bags, y).best_epoch_ == 2
+
+
+def test_labels_that_sort_the_wrong_way_are_noticed(est, small):
+    bags, y = small
+    with pytest.warns(UserWarning, match=r"Normal.*taken as anomalous"):
+        est.fit(bags, np.where(y == 1, "Anomaly", "Normal"))
+
+
+def test_printing_callbacks_print(small, capsys):
+    clone(DDL).set_params(callbacks=[PrintLog()]).fit(*small)
+    assert "train_loss" in capsys.readouterr().out
+
+
 def test_patience_stops_early(small):
     bags, y = small
     est = clone(DDL).set_params(max_epochs=50, lr=1e-12, patience=3)
@@ -423,9 +456,15 @@ def test_what_fit_saw_predict_must_see(est, small):
         est.score_snippets(bags[0])
     with pytest.raises(ValueError, match=r"5 features.*expecting 6"):
         est.score_snippets([np.ones((4, 5))])
-    with pytest.raises(ValueError, match="MultiCropDetector"):
+    takes_steps = isinstance(est, DAMAnomalyDetector)
+    remedy = "fitted on bags of 2" if takes_steps else "MultiCropDetector"
+    with pytest.raises(ValueError, match=f"bags have 3 axes.*{remedy}"):
         est.score_snippets([np.ones((4, 2, 6))])
-    with pytest.raises(ValueError, match="MultiCropDetector"):
+
+
+@pytest.mark.parametrize("est", [DDL, MIL], ids=["ddl", "mil_ranking"])
+def test_inner_steps_or_crops_are_refused(est):
+    with pytest.raises(ValueError, match=r"bags have 3 axes.*MultiCropDetector"):
         clone(est).fit([np.ones((4, 2, 6))] * 4, [0, 1, 0, 1])
 
 

@@ -754,3 +754,148 @@ def test_largest_tensor_sees_the_softmax_of_the_plain_kernel():
     with LargestTensor() as largest, sdpa_kernel(SDPBackend.MATH):
         vad.locality_aware_attention(x, x, x, 16.0)
     assert largest.numel >= 300 * 300
+
+
+# --------------------------------------------------------------------------
+# dissimilarity_map
+# --------------------------------------------------------------------------
+kinds = pytest.mark.parametrize("kind", ["dist", "cov"])
+
+
+def snippets_with_steps(lengths, n_steps=3, n_channels=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(n, n_steps, n_channels)) + 0.5 for n in lengths]
+
+
+@kinds
+@dtypes
+@pytest.mark.parametrize(("n_steps", "n_channels"), [(3, 4), (7, 2), (1, 5), (2, 1)])
+def test_dissimilarity_map_equals_the_printed_equations(
+    kind, dtype, n_steps, n_channels
+):
+    lengths = [5, 1, 2]
+    bags = snippets_with_steps(lengths, n_steps, n_channels)
+    if dtype == torch.float32:
+        bags = [np.float32(bag).astype(float) for bag in bags]
+    out = vad.dissimilarity_map(pad(bags, dtype), kind, mask_of(lengths))
+    assert out.dtype == dtype
+    for row, expected in zip(out, naive.dissimilarity_map(bags, kind), strict=True):
+        tolerance = TOLERANCE[dtype]
+        np.testing.assert_allclose(
+            row[: len(expected)], expected, rtol=tolerance, atol=10 * tolerance
+        )
+        assert (row[len(expected) :] == 0).all()
+
+
+def test_dist_by_hand():
+    """The first snippet differs from zeros, the second from the first."""
+    snippets = torch.tensor([[[[1.0, -2.0], [0.0, 4.0]], [[3.0, -2.0], [1.0, 1.0]]]])
+    out = vad.dissimilarity_map(snippets)[0]
+    # D_n = (1, 6), D_t = (3, 4); then D_n = (3, 3), D_t = (2, 4)
+    assert out[0].tolist() == [[3, 18], [4, 24]]
+    assert out[1].tolist() == [[6, 6], [12, 12]]
+
+
+def test_cov_by_hand():
+    """Not divided by a count; negative where the snippets move against each other."""
+    first, second = [[1.0, 3.0], [3.0, 1.0]], [[0.0, 8.0], [2.0, 4.0]]
+    out = vad.dissimilarity_map(torch.tensor([[first, second]]), "cov")[0]
+    assert (out[0] == 0).all()  # covariance with the zeros before the first
+    # Channels: (-1, 1) with (-1, 1), (1, -1) with (2, -2). D_n = (2, 4).
+    # Steps: (-1, 1) with (-4, 4), (1, -1) with (-1, 1). D_t = (8, -2).
+    assert out[1].tolist() == [[16, 32], [-4, -8]]
+
+
+@kinds
+@settings(max_examples=20, deadline=None, database=None)
+@given(
+    lengths=st.lists(st.integers(1, 8), min_size=1, max_size=4),
+    extra=st.integers(0, 4),
+    fill=st.sampled_from([math.nan, math.inf, -math.inf, 1e30]),
+    seed=st.integers(0, 10**6),
+)
+def test_dissimilarity_map_ignores_padding_and_company(
+    kind, lengths, extra, fill, seed
+):
+    bags = snippets_with_steps(lengths, seed=seed)
+    width = max(lengths) + extra
+    mask = mask_of(lengths, width)
+    padded = pad(bags, n_snippets=width, fill=fill).requires_grad_()
+    out = vad.dissimilarity_map(padded, kind, mask)
+    weight = torch.randn(out.shape, dtype=out.dtype)
+    (out * weight).sum().backward()
+    assert (out[~mask] == 0).all()
+    assert (padded.grad[~mask] == 0).all()
+    for i, n in enumerate(lengths):
+        alone = torch.tensor(bags[i][None], requires_grad=True)
+        expected = vad.dissimilarity_map(alone, kind)
+        (expected * weight[i, :n]).sum().backward()
+        assert_close(out[i, :n], expected[0], rtol=1e-12, atol=1e-12)
+        assert_close(padded.grad[i, :n], alone.grad[0], rtol=1e-10, atol=1e-10)
+
+
+@kinds
+def test_padding_in_front_counts_as_the_zeros_before_the_first(kind):
+    (bag,) = snippets_with_steps([3])
+    padded = pad([bag[::-1].copy()], n_snippets=5, fill=math.nan).flip(1)
+    out = vad.dissimilarity_map(padded, kind, mask_of([3], 5).flip(1))
+    (expected,) = naive.dissimilarity_map([bag], kind)
+    np.testing.assert_allclose(out[0, 2:], expected, rtol=1e-12)
+    assert (out[0, :2] == 0).all()
+
+
+@kinds
+def test_dissimilarity_map_gradcheck(kind):
+    snippets = pad(snippets_with_steps([3, 1])).requires_grad_()
+    mask = mask_of([3, 1])
+    assert torch.autograd.gradcheck(
+        lambda x: vad.dissimilarity_map(x, kind, mask), snippets
+    )
+
+
+@kinds
+def test_dissimilarity_map_looks_one_snippet_back(kind):
+    (bag,) = snippets_with_steps([6])
+    changed = bag.copy()
+    changed[2, 1] += [1, -1, 2, 0]
+    moved = [
+        not np.array_equal(a, b)
+        for a, b in zip(
+            vad.dissimilarity_map(pad([bag]), kind)[0],
+            vad.dissimilarity_map(pad([changed]), kind)[0],
+            strict=True,
+        )
+    ]
+    assert moved == [False, False, True, True, False, False]
+
+
+def test_dissimilarities_of_single_snippets():
+    """Leading axes are free, and the two parts are those of the map."""
+    (bag,) = snippets_with_steps([4])
+    for kind in ("dist", "cov"):
+        d_n, d_t = vad.dissimilarities(
+            torch.tensor(bag[1:]), torch.tensor(bag[:-1]), kind
+        )
+        assert (d_n.shape, d_t.shape) == ((3, 1, 4), (3, 3, 1))
+        for i in range(3):
+            one, other = naive.dissimilarities(bag[i + 1], bag[i], kind)
+            np.testing.assert_allclose(d_n[i, 0], one, rtol=1e-10)
+            np.testing.assert_allclose(d_t[i, :, 0], other, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["Dist", "euclidean", None])
+def test_dissimilarity_map_refuses_other_kinds(kind):
+    with pytest.raises(ValueError, match="kind must be 'dist' or 'cov'"):
+        vad.dissimilarity_map(torch.rand(1, 2, 3, 4), kind)
+
+
+def test_weighted_ranking_is_the_ranking_loss_of_weighted_scores():
+    """DAM Eq. 7, which sums over the anomalous bags."""
+    detections, _ = ragged(LENGTHS)
+    attentions, _ = ragged(LENGTHS, seed=1)
+    weighted = [d * a + d for d, a in zip(detections, attentions, strict=True)]
+    value = vad.mil_ranking_loss(
+        pad(weighted), torch.tensor(Y), mask_of(LENGTHS), 1.0, 0.3, 0.2, "sum"
+    )
+    expected = naive.weighted_ranking_loss(detections, attentions, Y, 0.3, 0.2)
+    assert value.item() == pytest.approx(expected, rel=1e-12)

@@ -27,14 +27,17 @@ HOUSE = (
     {"metrics"},
     {"functional"},
     {"layers"},
+    {"_lstm"},
     {"_batching"},
     {"_engine"},
+    {"online"},
     {"base"},
     {"detectors"},
-    {"preprocessing", "persistence", "online", "display", "datasets"},
+    {"preprocessing", "persistence", "display", "datasets"},
 )
 TORCH_FREE = ["_storage", "bags", "timeline", "metrics", "datasets", "display"]
 FORBIDDEN_WORDS = ("clip", "abnormal", "score_samples")
+TERMS_OF_PAPERS = {"clip_attention"}  # DAM's Clip_A
 
 # Beside what [tool.numpydoc_validation] says, a public name needs a docstring.
 CONFIG = parse_config(ROOT)
@@ -210,5 +213,5 @@ def test_words(name):
     spoken = [name]
     if callable(public):
         spoken += inspect.signature(public).parameters
-    for word in spoken:
+    for word in set(spoken) - TERMS_OF_PAPERS:
         assert not re.search("|".join(FORBIDDEN_WORDS), word.lower())

@@ -342,7 +342,7 @@ def test_wrong_snippet_length(metric, n_snippets):
     masks = [[0, 1] * 8, [0, 1] * 176]  # 1 and 22 snippets of 16 frames
     scores = [[0.5], [0.5] * n_snippets]
     match = (
-        rf"video 1 has {n_snippets} snippets, but its 352 frame labels fill 22.0"
+        rf"video 1 has {n_snippets} snippets, but its 352 frames fill 22.0"
         " snippets of 16 frames"
     )
     with pytest.raises(ValueError, match=match):

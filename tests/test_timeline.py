@@ -159,8 +159,8 @@ def test_frame_counts_that_fit(n_snippets, n_frames, length):
 def test_frame_counts_that_do_not_fit(n_snippets, n_frames, length):
     arrays = np.array([5, n_snippets]), np.array([80, n_frames]), np.array([16, length])
     match = (
-        rf"video 1 has {n_snippets} snippets, but its {n_frames} frame labels fill"
-        rf" {n_frames / 16:.1f} snippets of 16 frames; .*"
+        rf"video 1 has {n_snippets} snippets, but its {n_frames} frames fill"
+        rf" {n_frames / 16:.1f} snippets of 16 frames: .*"
         rf"\(about {n_frames / n_snippets:.1f} here\)"
     )
     with pytest.raises(ValueError, match=match):

@@ -1,6 +1,7 @@
 """The published methods, one paper per file."""
 
+from ._dam import DAMAnomalyDetector
 from ._ddl import DDLAnomalyDetector
 from ._mil_ranking import MILRankingAnomalyDetector
 
-__all__ = ["DDLAnomalyDetector", "MILRankingAnomalyDetector"]
+__all__ = ["DAMAnomalyDetector", "DDLAnomalyDetector", "MILRankingAnomalyDetector"]

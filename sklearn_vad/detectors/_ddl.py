@@ -182,6 +182,8 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         CPU threads, set on entry and restored on exit; -1 means all cores,
         None leaves torch's own setting.
     callbacks : list of skorch callbacks, default=None
+        They find "train_loss", the loss terms and, with validation videos,
+        "valid_score" in the net's history.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -199,6 +201,9 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
     n_features_in_ : int
     n_iter_ : int
         Epochs trained.
+    best_epoch_ : int
+        The epoch whose weights were kept, from 1; without validation videos the
+        last one.
 
     See Also
     --------

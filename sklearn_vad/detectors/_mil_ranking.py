@@ -53,11 +53,17 @@ class RankingMLP(nn.Module):
             nn.Linear(second, 1),
         )
 
-    def forward(self, X, mask):
+    def score(self, current, previous=None):
+        """Return the scores of snippets (..., n_features), and None.
+
+        The snippets before them do not matter.
+        """
         if self.l2_normalize:
-            X = nn.functional.normalize(X, dim=2)
-        logits = self.mlp(X).squeeze(2)  # (B, T)
-        return {"scores": probabilities(logits)}
+            current = nn.functional.normalize(current, dim=-1)
+        return probabilities(self.mlp(current).squeeze(-1)), None
+
+    def forward(self, X, mask):
+        return {"scores": self.score(X)[0]}  # (B, T)
 
 
 def ranking_loss_terms(output, y, mask, *, margin, smoothness, sparsity):
@@ -134,6 +140,8 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
         CPU threads, set on entry and restored on exit; -1 means all cores,
         None leaves torch's own setting.
     callbacks : list of skorch callbacks, default=None
+        They find "train_loss", the loss terms and, with validation videos,
+        "valid_score" in the net's history.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -151,6 +159,9 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
     n_features_in_ : int
     n_iter_ : int
         Epochs trained.
+    best_epoch_ : int
+        The epoch whose weights were kept, from 1; without validation videos the
+        last one.
 
     See Also
     --------
@@ -170,6 +181,8 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
     >>> est.predict(bags).shape
     (20,)
     """
+
+    _online = True
 
     _parameter_constraints = {
         **BaseAnomalyDetector._parameter_constraints,

@@ -1,0 +1,190 @@
+"""DAM: what a training step costs, and what each of its parts brings.
+
+    python benchmarks/dam.py [--threads 1] [--rounds 5]
+    python benchmarks/dam.py --ablation [--seeds 3]
+
+The first times one training step of the paper's size, 20 videos of 16 segments
+of 7 x 1024, as it is here and with two plain `torch.nn.LSTM` calls, in float32
+and bfloat16, beside the floor: the products that no formulation can leave out, at
+the speed of the faster matrix product that PyTorch has. The second prints the
+rows of the
+paper's Table 1 on synthetic videos with inner time steps.
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from sklearn_vad import Bags, DAMAnomalyDetector, MILRankingAnomalyDetector
+from sklearn_vad._lstm import product
+from sklearn_vad.datasets import make_bags
+from sklearn_vad.detectors._dam import (
+    DissimilarityAttention,
+    weighted_ranking_loss_terms,
+)
+from sklearn_vad.functional import dissimilarities
+from sklearn_vad.layers import Dropout
+from sklearn_vad.metrics import evaluate
+
+N_VIDEOS, N_SEGMENTS, N_STEPS, WIDTH = 20, 16, 7, 1024
+
+
+class PlainDAM(DissimilarityAttention):
+    """The straightforward formulation: two calls of `torch.nn.LSTM`."""
+
+    def score(self, current, previous):
+        d_n, d_t = dissimilarities(current, previous, self.variant)
+        features = self.feature_lstm(current.transpose(0, 1))[1][0][0]
+        state = self.attention_lstm((d_n * d_t).transpose(0, 1))[1][0][0]
+        features = features * state.softmax(dim=1) + features
+        clip = self.clip(state.tanh()).squeeze(1).float().sigmoid()
+        return self.mlp(features).squeeze(1).float().sigmoid(), clip
+
+
+def make_step(module_class, precision):
+    """Return a function that runs one training step."""
+    torch.manual_seed(0)
+    module = module_class(
+        WIDTH, WIDTH, "dist", False, True, True, True, mlp_dims=(96,), dropout=0.2
+    )
+    for layer in module.modules():
+        if isinstance(layer, Dropout):
+            layer.generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-4)
+    X = torch.randn(N_VIDEOS, N_SEGMENTS, N_STEPS, WIDTH)
+    mask = torch.ones(N_VIDEOS, N_SEGMENTS, dtype=torch.bool)
+    y = torch.arange(N_VIDEOS) % 2
+
+    def step():
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            output = module(X, mask)
+        terms = weighted_ranking_loss_terms(
+            output, y, mask, margin=1.0, smoothness=8e-5, sparsity=8e-5
+        )
+        terms["ranking"].backward()
+        optimizer.step()
+
+    return step
+
+
+def make_floor(precision):
+    """Return the products of one step and nothing else.
+
+    In products of (rows, 1024) with (1024, 4096), rows = 20 x 16: forward, the
+    features take 7 from the inputs and 6 from the states, the attention 1 and
+    6; backward, the same for the gradients of the weights, and 6 + 6 for those
+    of the states.
+    """
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    rows = N_VIDEOS * N_SEGMENTS
+    states = torch.randn(rows, WIDTH, dtype=dtype)
+    inputs = torch.randn(rows * N_STEPS, WIDTH, dtype=dtype)
+    gates = torch.randn(rows, 4 * WIDTH, dtype=dtype)
+    many_gates = torch.randn(rows * N_STEPS, 4 * WIDTH, dtype=dtype)
+    weight = torch.randn(4 * WIDTH, WIDTH, dtype=dtype)
+    back = weight.t().contiguous()
+    later = slice(rows, None)
+
+    def products():
+        product(inputs, weight)
+        product(states, weight)
+        product(many_gates.t(), inputs.t())
+        product(gates.t(), states.t())
+        for _ in range(2):  # both LSTMs
+            product(many_gates[later].t(), inputs[later].t())
+            for _ in range(N_STEPS - 1):
+                product(states, weight)
+                product(gates, back)
+
+    return products
+
+
+def time_steps(n_rounds):
+    print(f"one training step, {torch.get_num_threads()} thread(s), {n_rounds} rounds")
+    for precision in ("float32", "bfloat16"):
+        cases = {
+            "two nn.LSTM": make_step(PlainDAM, precision),
+            "this package": make_step(DissimilarityAttention, precision),
+            "floor (products)": make_floor(precision),
+        }
+        seconds = {name: [] for name in cases}
+        for i in range(n_rounds + 1):
+            for name, case in cases.items():
+                started = time.perf_counter()
+                case()
+                if i:  # the first round warms up
+                    seconds[name].append(time.perf_counter() - started)
+        medians = {name: statistics.median(s) for name, s in seconds.items()}
+        ours = medians["this package"]
+        for name, median in medians.items():
+            print(f"{precision:9} {name:17} {1e3 * median:8.0f} ms")
+        print(
+            f"{precision:9} {medians['two nn.LSTM'] / ours:.2f} times as fast as two"
+            f" nn.LSTM; {medians['floor (products)'] / ours:.0%} of the floor's speed"
+        )
+
+
+def ablate(n_seeds):
+    """Print the rows of Table 1, and the baseline on the mean over the steps."""
+    off = {"lstm": False, "channel_attention": False, "clip_attention": False}
+    rows = {
+        "MIL ranking, mean over steps": None,
+        "features": off,
+        "+ LSTM": {**off, "lstm": True},
+        "+ Channel_A, Dist": {"clip_attention": False, "variant": "dist"},
+        "+ Clip_A, Dist": {"variant": "dist"},
+        "+ Clip_A, Dist, scaled": {"variant": "dist", "scaled": True},
+        "+ Channel_A, Cov": {"clip_attention": False, "variant": "cov"},
+        "+ Clip_A, Cov": {"variant": "cov"},
+        "+ Clip_A, Cov, scaled": {"variant": "cov", "scaled": True},
+    }
+    found = {name: [] for name in rows}
+    for seed in tqdm(range(n_seeds), unit="seed"):
+        bags, y = make_bags(
+            300, n_steps=7, n_features=16, max_snippets=60, random_state=seed
+        )
+        means = Bags.from_list([bag.mean(axis=1) for bag in bags])
+        for name, params in tqdm(rows.items(), leave=False):
+            if params is None:
+                X, est = means, MILRankingAnomalyDetector(random_state=seed)
+            else:
+                X, est = (
+                    bags,
+                    DAMAnomalyDetector(
+                        n_hidden=64, lr=1e-3, random_state=seed, **params
+                    ),
+                )
+            est.fit(X[:200], y[:200])
+            found[name].append(evaluate(y[200:], est.score_snippets(X[200:])))
+    print("| | frame AUC | anomalous-only AUC |\n|---|---|---|")
+    for name, values in found.items():
+        cells = []
+        for metric in ("frame_roc_auc_score", "anomalous_roc_auc_score"):
+            column = [v[metric] for v in values]
+            cells.append(f"{np.mean(column):.3f} ± {np.std(column, ddof=1):.3f}")
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ablation", action="store_true")
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.ablation:
+        ablate(args.seeds)
+    else:
+        time_steps(args.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""The last hidden state of an LSTM, without what nobody asked for.
+
+`torch.nn.LSTM` returns all hidden states, multiplies the first one (zeros) with
+the recurrent weights, and can't know that the inputs of all steps are multiples
+of one vector. `last_hidden` leaves these out; its backward pass adds up the
+gradient of the recurrent weights in one product over all steps.
+"""
+
+import torch
+from torch.autograd.function import once_differentiable
+
+_SMALL = 2**22  # multiplications that are not worth a detour
+_ONEDNN = None
+if torch.backends.mkldnn.is_available():
+    _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+def product(x, weight):
+    """Return ``x @ weight.T``, in float32 on CPUs by the faster of two libraries.
+
+    PyTorch multiplies float32 matrices by MKL, which runs at half speed on
+    processors of other makers than its own; oneDNN, which PyTorch has too and
+    uses inside `torch.nn.LSTM`, does not. It is reached by an operator that
+    torch keeps for its own compiler, so it may be missing.
+
+    Parameters
+    ----------
+    x : Tensor of shape (M, n)
+    weight : Tensor of shape (k, n)
+
+    Returns
+    -------
+    product : Tensor of shape (M, k)
+    """
+    plain = x.device.type != "cpu" or x.dtype != torch.float32 or _ONEDNN is None
+    if plain or x.numel() * len(weight) < _SMALL:
+        return x @ weight.t()
+    return _ONEDNN(x.contiguous(), weight.contiguous(), None, "none", [], "")
+
+
+class _Product(torch.autograd.Function):
+    """`product` with gradients by `product`."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return product(x, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        grad_x = product(grad, weight.t()) if ctx.needs_input_grad[0] else None
+        grad_weight = product(grad.t(), x.t()) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_weight
+
+
+class _LastHidden(torch.autograd.Function):
+    """Gates of all steps but the recurrent part -> last hidden state."""
+
+    @staticmethod
+    def forward(ctx, gates, scale, bias, weight):
+        # gates (S, M, 4h); with scale (S, M, 1) they are (M, 4h), the same for all
+        n_steps = len(gates) if scale is None else len(scale)
+        hidden, cell, saved = None, None, []
+        for j in range(n_steps):
+            step = (
+                gates[j] + bias
+                if scale is None
+                else torch.addcmul(bias, gates, scale[j])
+            )
+            if hidden is not None:
+                step += product(hidden.to(weight.dtype), weight)
+            size = step.shape[1] // 4
+            step[:, : 2 * size].sigmoid_()  # input and forget gate
+            step[:, 2 * size : 3 * size].tanh_()  # candidate
+            step[:, 3 * size :].sigmoid_()  # output gate
+            i, f, g, o = step.split(size, dim=1)
+            before = cell
+            cell = i * g if before is None else torch.addcmul(i * g, f, before)
+            tanh_cell = cell.tanh()
+            saved += [step, before, tanh_cell, hidden]
+            hidden = o * tanh_cell
+        ctx.saved = saved
+        ctx.save_for_backward(gates, scale, weight)
+        return hidden
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_hidden):
+        gates, scale, weight = ctx.saved_tensors
+        n_steps = len(ctx.saved) // 4
+        size = grad_hidden.shape[1]
+        back = weight.t().contiguous()
+        grad_gates = grad_hidden.new_empty(n_steps, len(grad_hidden), 4 * size)
+        grad_cell = torch.zeros_like(grad_hidden)
+        for j in reversed(range(n_steps)):
+            step, before, tanh_cell, _ = ctx.saved[4 * j : 4 * j + 4]
+            i, f, g, o = step.split(size, dim=1)
+            grad = grad_gates[j]
+            gi, gf, gg, go = grad.split(size, dim=1)
+            grad_cell.addcmul_(grad_hidden * o, 1 - tanh_cell.square())
+            torch.mul(grad_hidden * tanh_cell, o - o.square(), out=go)
+            torch.mul(grad_cell * g, i - i.square(), out=gi)
+            torch.mul(grad_cell * i, 1 - g.square(), out=gg)
+            if before is None:
+                gf.zero_()
+                break
+            torch.mul(grad_cell * before, f - f.square(), out=gf)
+            grad_cell *= f
+            grad_hidden = product(grad.to(weight.dtype), back).to(grad.dtype)
+        return _gradients(ctx, gates, scale, weight, grad_gates)
+
+
+def _gradients(ctx, gates, scale, weight, grad_gates):
+    """Return the gradients of gates, scale, bias and recurrent weights."""
+    grad_scale = grad_weight = None
+    grad_bias = grad_gates.sum(dim=(0, 1))
+    hidden = ctx.saved[7::4]  # those that entered steps 1, 2, ...
+    if ctx.needs_input_grad[3]:
+        grad_weight = torch.zeros_like(weight)
+        if hidden:
+            rows = grad_gates[1:].flatten(0, 1).to(weight.dtype)
+            grad_weight = product(rows.t(), torch.cat(hidden).to(weight.dtype).t())
+    if scale is None:
+        return grad_gates, None, grad_bias, grad_weight
+    if ctx.needs_input_grad[1]:
+        grad_scale = (grad_gates * gates).sum(dim=2, keepdim=True)
+    return (grad_gates * scale).sum(dim=0), grad_scale, grad_bias, grad_weight
+
+
+def last_hidden(lstm, x, scale=None):
+    """Run a one-layer LSTM and return its last hidden state only.
+
+    Parameters
+    ----------
+    lstm : torch.nn.LSTM
+        One layer, one direction; its weights are used.
+    x : Tensor of shape (M, steps, n_features), or (M, n_features) with `scale`
+        The input of M sequences.
+    scale : Tensor of shape (M, steps), default=None
+        Given, the input of step j is ``x * scale[:, j]``: one product with the
+        input weights serves all steps.
+
+    Returns
+    -------
+    hidden : Tensor of shape (M, hidden_size)
+        In the dtype of the weights; products alone run in half precision under
+        autocast.
+    """
+    weight_ih, weight_hh, bias_ih, bias_hh = lstm.all_weights[0]
+    bias = bias_ih + bias_hh
+    device = x.device.type
+    dtype = bias.dtype
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    with torch.autocast(device, enabled=False):
+        rows = x.flatten(0, -2).to(dtype)
+        gates = _Product.apply(rows, weight_ih.to(dtype)).to(bias.dtype)
+        gates = gates.unflatten(0, x.shape[:-1])
+        if scale is None:
+            gates = gates.transpose(0, 1)  # (steps, M, 4 * hidden_size)
+        else:
+            scale = scale.t().unsqueeze(2).to(bias.dtype)  # (steps, M, 1)
+        return _LastHidden.apply(gates, scale, bias, weight_hh.to(dtype))
