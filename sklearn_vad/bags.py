@@ -262,6 +262,11 @@ class Bags:
         return 1 + len(self._source.tail)
 
     @property
+    def n_steps(self):
+        """Inner time steps of every snippet, None without such an axis."""
+        return None if self.bag_ndim == 2 else int(self._source.tail[0])
+
+    @property
     def n_features(self):
         return int(self._source.tail[-1])
 

@@ -257,7 +257,7 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         self._check_bag_ndim(bags, reset)
         if reset:
             self._check_bags(bags)
-            self._bag_ndim = bags.bag_ndim
+            self._bag_ndim, self._n_steps = bags.bag_ndim, bags.n_steps
             self.n_features_in_ = bags.n_features
             self._fitted_on_rows = bool((bags.lengths == 1).all())
             if not rows and hasattr(self, "feature_names_in_"):
@@ -281,6 +281,11 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             raise ValueError(
                 f"bags have {n_axes} axes, but {name} was fitted on bags of"
                 f" {self._bag_ndim}; for the scores of one video pass [video]"
+            )
+        if not reset and bags.n_steps != self._n_steps:
+            raise ValueError(
+                f"snippets have {bags.n_steps} inner time steps, but {name} was fitted"
+                f" on {self._n_steps}"
             )
 
     def _check_training_input(self, X, y, reset=True):

@@ -578,3 +578,9 @@ def test_bad_parameters(params):
     (name,) = params
     with pytest.raises(ValueError, match=name):
         detector(**params).fit(make_bags(), Y)
+
+
+def test_predict_needs_the_steps_of_fit():
+    est = detector(variant="cov").fit(make_bags(n_steps=3), Y)
+    with pytest.raises(ValueError, match=r"1 inner time steps.*fitted on 3"):
+        est.score_snippets(make_bags(n_steps=1))

@@ -126,8 +126,22 @@ def test_inner_steps(n_steps):
     assert all(np.array_equal(a, b) for a, b in zip(bags, again, strict=True))
 
 
-def test_anomalies_sway_within_a_snippet_and_harmless_events_do_not():
-    """Twice within a snippet, beginning anywhere: 0.3 + sin; harmless events: 1."""
+def test_only_anomalies_vary_within_a_snippet():
+    """Beyond the noise, whose variance is 1 a feature."""
+    bags, y = make_bags(60, n_features=4, n_steps=8, difficulty=0.0, random_state=0)
+    truth = [
+        m[: 16 * n].reshape(n, 16).mean(axis=1)
+        for m, n in zip(y.masks, bags.lengths, strict=True)
+    ]
+    truth = np.concatenate(truth)
+    varied = np.concatenate([bag.var(axis=1, ddof=1).sum(axis=1) for bag in bags])
+    assert varied[truth == 0].mean() == pytest.approx(4, rel=0.05)
+    # The sine's mean square is 1/2, of an event of size 9 or so.
+    assert varied[truth == 1].mean() > 4 + 0.4 * 0.5 * 9**2
+
+
+def test_events_sway_twice_within_a_snippet_beginning_anywhere():
+    """Anomalies are shown as 0.3 + sin, harmless events as 1."""
     world = _World(
         n_features=4, n_steps=8, difficulty=0.0, rng=np.random.default_rng(0)
     )

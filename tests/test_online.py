@@ -201,7 +201,7 @@ def test_snippet_may_be_overwritten_after_it_was_pushed():
     ids=["list", "float64", "big-endian", "fortran", "tensor", "objects"],
 )
 def test_snippets_of_any_kind(convert):
-    est, (bag,) = fitted("dam_dist"), make_bags("dam_dist", [5])
+    est, (bag,) = fitted("dam_scaled"), make_bags("dam_scaled", [5])
     expected = push_all(est.stream(), bag)
     assert push_all(est.stream(), [convert(snippet) for snippet in bag]) == expected
 

@@ -395,7 +395,7 @@ class DAMAnomalyDetector(BaseAnomalyDetector):
         return self._run(X, ("clip_attention", "weighted_scores"))
 
     def _check_bags(self, bags):
-        if self.variant == "cov" and (bags.bag_ndim == 2 or bags[0].shape[1] == 1):
+        if self.variant == "cov" and (bags.n_steps in (None, 1)):
             raise ValueError(
                 'variant="cov" needs bags of 2 or more inner time steps,'
                 " (n_snippets, n_steps, n_features): centred over a single step,"
