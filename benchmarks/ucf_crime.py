@@ -39,7 +39,7 @@ from sklearn_vad.metrics import evaluate
 METHODS = {
     "ddl": (DDLAnomalyDetector, {}),
     "dam": (DAMAnomalyDetector, {}),
-    "dam_printed": (DAMAnomalyDetector, {"scaled": False}),
+    "dam_scaled": (DAMAnomalyDetector, {"scaled": True}),
     "mil_ranking": (MILRankingAnomalyDetector, {}),
 }
 # What differs by features. The paper normalises C3D segments; ours come normalised.
