@@ -30,8 +30,10 @@ lint: $(VENV)/lint.stamp  ## Check style, spelling and docstrings
 	$(BIN)/codespell
 	$(BIN)/numpydoc lint $(MODULES)
 
-bench: $(VENV)/plot.stamp  ## Time the metrics
+bench: $(VENV)/plot.stamp  ## Time the metrics, a training step of DAM and its streams
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/dam.py
+	$(BIN)/python benchmarks/online.py
 
 clean:  ## Remove all that make, pip and the tools left here, .venv too
 	rm -rf $(VENV) build dist *.egg-info demo.png
