@@ -16,7 +16,7 @@ REQUIRES = [
     "scikit-learn>=1.6",  # validate_data and __sklearn_tags__
     "joblib>=1.3",  # parallel_config
     "torch>=2.5",  # attention without a T x T tensor on CPUs; generators that pickle
-    "skorch>=1.1",  # works with the tags of scikit-learn 1.6
+    "skorch>=1.2",  # pickles under torch 2.6 and newer
     "safetensors>=0.4",  # the file format of fitted detectors
 ]
 
