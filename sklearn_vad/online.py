@@ -44,28 +44,19 @@ class SnippetStream:
 
     def __init__(self, estimator, state=None):
         self._net = estimator.net_
-        self._n_features = estimator.n_features_in_
-        self._ndim = estimator._bag_ndim - 1
+        steps = [] if estimator._n_steps is None else [estimator._n_steps]
+        self._shape = (*steps, estimator.n_features_in_)
         self._n_jobs = estimator.n_jobs
-        self.state = None
-        if state is not None:
-            self.state = self._check(state, "state")
+        self.state = None if state is None else self._check(state, "state")
 
     def _check(self, snippet, name="snippet"):
         """Return a copy in float32, or raise."""
         array = as_array(snippet, name)
         checked = as_bag(np.atleast_1d(array)[None], name)[0]
-        if self.state is not None:
-            if array.shape != self.state.shape:
-                raise ValueError(
-                    f"{name} has shape {array.shape}, expected {self.state.shape} as"
-                    " the one before it"
-                )
-        elif array.ndim != self._ndim or array.shape[-1] != self._n_features:
-            steps = "n_steps, " if self._ndim == 2 else ""
+        if array.shape != self._shape:
             raise ValueError(
-                f"{name} has shape {array.shape}, expected ({steps}{self._n_features})"
-                " as in the bags of fit"
+                f"{name} has shape {array.shape}, expected {self._shape} as in the bags"
+                " of fit"
             )
         return checked.astype(np.float32, order="C")
 
@@ -128,9 +119,6 @@ def push_together(streams, snippets):
         np.zeros_like(x) if s.state is None else s.state
         for s, x in zip(streams, current, strict=True)
     ]
-    shapes = {x.shape for x in current}
-    if len(shapes) > 1:
-        raise ValueError(f"snippets have shapes {sorted(shapes)}, expected one shape")
     with _engine.cpu_threads(streams[0]._n_jobs):
         scores = _engine.score_pairs(
             streams[0]._net,

@@ -250,10 +250,10 @@ def test_stream_after_training_left_the_network_in_training_mode():
 # Errors
 # --------------------------------------------------------------------------
 BAD = {  # for snippets of shape (3, 4): value, error, message
-    "flat": (np.ones(4), ValueError, r"shape \(4,\), expected \({}4\)"),
-    "bag": (np.ones((2, 3, 4)), ValueError, r"shape \(2, 3, 4\), expected \({}4\)"),
-    "width": (np.ones((3, 5)), ValueError, r"shape \(3, 5\), expected \({}4\)"),
-    "number": (1.0, ValueError, r"shape \(\), expected \({}4\)"),
+    "flat": (np.ones(4), ValueError, r"shape \(4,\), expected \(3, 4\)"),
+    "bag": (np.ones((2, 3, 4)), ValueError, r"shape \(2, 3, 4\), expected \(3, 4\)"),
+    "width": (np.ones((3, 5)), ValueError, r"shape \(3, 5\), expected \(3, 4\)"),
+    "number": (1.0, ValueError, r"shape \(\), expected \(3, 4\)"),
     "empty": (np.ones((0, 4)), ValueError, "no features"),
     "ragged": ([[1.0, 2.0], [3.0]], ValueError, "rectangular"),
     "NaN": (np.full((3, 4), np.nan), ValueError, "NaN"),
@@ -277,7 +277,6 @@ def test_bad_snippet_leaves_the_stream_as_it_was(snippet, error, message, n_push
     expected = push_all(est.stream(), bag)
     stream = est.stream()
     pushed = push_all(stream, bag[:n_pushed])
-    message = message.format("3, " if n_pushed else "n_steps, ")
     with pytest.raises(error, match=f"snippet.*{message}"):
         stream.push(snippet)
     assert pushed + push_all(stream, bag[n_pushed:]) == expected
@@ -289,7 +288,7 @@ def test_bad_snippet_leaves_all_streams_as_they_were(snippet, error, message):
     expected = [push_all(est.stream(), bag) for bag in bags]
     streams = [est.stream(), est.stream()]
     push_together(streams, [bag[0] for bag in bags])
-    with pytest.raises(error, match=message.format("3, ")):
+    with pytest.raises(error, match=message):
         push_together(streams, [bags[0][1], snippet])
     for i in (0, 1):
         np.testing.assert_array_equal(streams[i].state, bags[i][0])
@@ -299,16 +298,14 @@ def test_bad_snippet_leaves_all_streams_as_they_were(snippet, error, message):
 @pytest.mark.parametrize("name", ["dam_flat", "mil_ranking"])
 @pytest.mark.parametrize("shape", [(3, 4), (5,), (1, 4), ()])
 def test_bad_snippet_of_bags_without_steps(name, shape):
-    with pytest.raises(ValueError, match=r"expected \(4\)"):
+    with pytest.raises(ValueError, match=r"expected \(4,\)"):
         fitted(name).stream().push(np.ones(shape))
 
 
-def test_number_of_steps_must_stay():
+def test_number_of_steps_is_that_of_fit():
     stream = fitted("dam_dist").stream()
-    stream.push(np.ones((2, 4)))  # any number is fine at first
-    with pytest.raises(ValueError, match=r"\(3, 4\), expected \(2, 4\)"):
-        stream.push(np.ones((3, 4)))
-    stream.push(np.ones((2, 4)))
+    with pytest.raises(ValueError, match=r"\(2, 4\), expected \(3, 4\)"):
+        stream.push(np.ones((2, 4)))
 
 
 @pytest.mark.parametrize(
@@ -328,8 +325,6 @@ def test_streams_that_can_not_go_together():
         push_together([stream, other.stream()], [snippet] * 2)
     with pytest.raises(ValueError, match="got 3 snippets for 1 streams"):
         push_together([stream], [snippet] * 3)
-    with pytest.raises(ValueError, match=r"shapes \[\(2, 4\), \(3, 4\)\]"):
-        push_together([stream, est.stream()], [snippet, snippet[:2]])
     assert stream.state is None
 
 
