@@ -16,6 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from sklearn_vad import DAMAnomalyDetector, MILRankingAnomalyDetector
+from sklearn_vad._lstm import product
 from sklearn_vad.online import push_together
 
 WIDTH, N_STEPS = 1024, 7
@@ -37,10 +38,10 @@ def make_products(n_cameras):
 
     @torch.inference_mode()
     def products():
-        inputs @ weight.t()  # the features' inputs
-        states @ weight.t()  # the attention's: one product for all steps
+        product(inputs, weight)  # the features' inputs
+        product(states, weight)  # the attention's: one for all steps
         for _ in range(2 * (N_STEPS - 1)):
-            states @ weight.t()
+            product(states, weight)
 
     return products
 
