@@ -18,8 +18,8 @@ if torch.backends.mkldnn.is_available():
 def product(x, weight):
     """Return ``x @ weight.T``, in float32 on CPUs by the faster of two libraries.
 
-    PyTorch multiplies float32 matrices by MKL, which runs at half speed on
-    processors of other makers than its own; oneDNN, which PyTorch has too and
+    PyTorch multiplies float32 matrices by MKL, which can be slow on processors
+    of other makers than its own; oneDNN, which PyTorch has too and
     uses inside `torch.nn.LSTM`, does not. It is reached by an operator that
     torch keeps for its own compiler, so it may be missing.
 

@@ -375,8 +375,11 @@ def test_ctrl_c_is_not_swallowed(small):
     with pytest.raises(RuntimeError, match="not a stop"):
         clone(DDL).set_params(callbacks=[Interrupt()]).fit(*small)
 
+    def pressed_during_a_batch(output, y, mask):
+        raise KeyboardInterrupt
+
     est = clone(DDL)
-    est._make_module = lambda n: (_ for _ in ()).throw(KeyboardInterrupt)
+    est._loss_terms = lambda: pressed_during_a_batch
     with pytest.raises(KeyboardInterrupt):
         est.fit(*small)
     assert not hasattr(est, "net_")
