@@ -32,6 +32,7 @@ from sklearn_vad import (
     DDLAnomalyDetector,
     FrameLabels,
     MILRankingAnomalyDetector,
+    STAAnomalyDetector,
 )
 from sklearn_vad.metrics import evaluate
 
@@ -41,6 +42,10 @@ METHODS = {
     "dam": (DAMAnomalyDetector, {}),
     "dam_scaled": (DAMAnomalyDetector, {"scaled": True}),
     "mil_ranking": (MILRankingAnomalyDetector, {}),
+    "sta": (STAAnomalyDetector, {}),
+    "sta_without_mce": (STAAnomalyDetector, {"mce_weight": 0.0}),
+    "sta_fc": (STAAnomalyDetector, {"regressor": "fc"}),
+    "sta_fc_without_mce": (STAAnomalyDetector, {"regressor": "fc", "mce_weight": 0.0}),
 }
 # What differs by features. The paper normalises C3D segments; ours come normalised.
 SETTINGS = {("mil_ranking", "x3d"): {"n_segments": None}}

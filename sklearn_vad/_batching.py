@@ -106,7 +106,7 @@ class TrainingBatches:
             yield batch, torch.from_numpy(self.y[rows].astype(np.float32))
 
 
-def scoring_batches(bags, max_values=_SCORING_VALUES):
+def scoring_batches(bags, max_values=_SCORING_VALUES, view=None):
     """Yield bags of similar length as batches, with their positions.
 
     Parameters
@@ -114,6 +114,8 @@ def scoring_batches(bags, max_values=_SCORING_VALUES):
     bags : Bags
     max_values : int
         Feature values in a batch, padding included; a longer bag goes alone.
+    view : callable, default=None
+        From a bag to what scoring sees of it; None for whole bags.
 
     Yields
     ------
@@ -127,11 +129,12 @@ def scoring_batches(bags, max_values=_SCORING_VALUES):
     for i in np.argsort(-lengths, kind="stable"):
         longest = lengths[positions[0]] if positions else 0
         if positions and (len(positions) + 1) * longest * per_snippet > max_values:
-            yield _scoring_batch(bags, positions)
+            yield _scoring_batch(bags, positions, view)
             positions = []
         positions.append(i)
-    yield _scoring_batch(bags, positions)
+    yield _scoring_batch(bags, positions, view)
 
 
-def _scoring_batch(bags, positions):
-    return np.array(positions), collate([bags[i] for i in positions])
+def _scoring_batch(bags, positions, view):
+    seen = (bags[i] if view is None else view(bags[i]) for i in positions)
+    return np.array(positions), collate(list(seen))

@@ -364,7 +364,7 @@ def _silent(message):
 
 
 @torch.inference_mode()
-def run_bags(net, bags, names, progress=False):
+def run_bags(net, bags, names, progress=False, view=None):
     """Return outputs of the network for every bag, unpadded.
 
     Bags of similar length go through the network together, the longest first.
@@ -376,10 +376,13 @@ def run_bags(net, bags, names, progress=False):
     names : sequence of str
         Of outputs of shape (B, T).
     progress : bool
+    view : callable, default=None
+        From a bag to what the network sees of it; None for whole bags.
 
     Returns
     -------
     outputs : dict of list of float32 ndarray of shape (n_snippets_i,)
+        As many snippets as the view has.
     """
     net.module_.eval()
     found = {name: [None] * len(bags) for name in names}
@@ -387,7 +390,7 @@ def run_bags(net, bags, names, progress=False):
         total=len(bags), desc="scoring", unit="bag", leave=False, disable=not progress
     )
     with bar:
-        for positions, batch in scoring_batches(bags):
+        for positions, batch in scoring_batches(bags, view=view):
             output = net.infer(batch)
             lengths = batch["mask"].sum(dim=1).tolist()
             for name in names:

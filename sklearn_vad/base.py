@@ -382,7 +382,7 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             )
 
         def validate(net):
-            scores = _engine.run_bags(net, bags, ["scores"])["scores"]
+            scores = self._outputs(net, bags, ["scores"])["scores"]
             if name in _FRAME_SCORES:
                 return _FRAME_SCORES[name](y, scores)
             return _VIDEO_SCORES[name](np.asarray(y), self._video_scores(scores))
@@ -416,7 +416,11 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         check_is_fitted(self, "net_")
         bags = self._check_X(X)
         with _engine.cpu_threads(self.n_jobs):
-            return _engine.run_bags(self.net_, bags, names, bool(self.verbose))
+            return self._outputs(self.net_, bags, names, bool(self.verbose))
+
+    def _outputs(self, net, bags, names, progress=False, view=None):
+        """Run a net; a detector that scores a `view` of bags maps it back here."""
+        return _engine.run_bags(net, bags, names, progress, view)
 
     def score_frames(self, X, n_frames=None, *, snippet_length=16):
         """Score every frame of every bag: the score of the frame's snippet.

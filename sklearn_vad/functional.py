@@ -16,6 +16,9 @@ References
    surveillance videos", CVPR 2018.
 .. [3] S. Majhi, S. Das and F. Brémond, "DAM: Dissimilarity attention module for
    weakly-supervised video anomaly detection", AVSS 2021.
+.. [4] Y. Liu, J. Liu, X. Zhu, D. Wei, X. Huang and L. Song, "Learning task-specific
+   representation for video anomaly detection with spatial-temporal attention",
+   ICASSP 2022.
 """
 
 import functools
@@ -24,7 +27,10 @@ import math
 import torch
 import torch.nn.functional as F
 
+from ._criss_cross import CHUNK, CrissCross, degree
+
 __all__ = [
+    "criss_cross_attention",
     "dissimilarities",
     "dissimilarity_map",
     "dynamics_alignment_loss",
@@ -33,6 +39,7 @@ __all__ = [
     "locality_prior",
     "mil_bce_loss",
     "mil_ranking_loss",
+    "mutual_cosine_embedding_loss",
     "shift_by_one",
     "topk_mean",
 ]
@@ -516,3 +523,141 @@ def dissimilarity_map(snippets, kind="dist", mask=None):
     snippets = _zero_padding(snippets, mask)
     d_n, d_t = dissimilarities(snippets, shift_by_one(snippets), kind)
     return _zero_padding(d_n * d_t, mask)
+
+
+# --------------------------------------------------------------------------
+# STA: spatial-temporal attention
+# --------------------------------------------------------------------------
+def criss_cross_attention(
+    x,
+    query_weight,
+    query_bias,
+    key_weight,
+    key_bias,
+    mask=None,
+    *,
+    temperature=1.0,
+):
+    r"""One pass of criss-cross attention over feature maps, Eqs. 1-3 of [4]_.
+
+    The features of a video are a map of one channel, snippets down and feature
+    dimensions across. A 1x1 convolution makes a query and a key of D channels
+    from each cell, :math:`q_{ij} = x_{ij} w_q + b_q`; each cell attends to its
+    row and its column, itself once:
+
+    .. math:: \tilde x_{ij} = x_{ij} + \sum_{(m, n)} M^{ij}_{mn} x_{mn}, \quad
+              M^{ij} = \mathrm{softmax} \left(
+              \frac{\cos(q_{ij}, k_{mn})}{\tau} \right)_{m = i \, or \, n = j}
+
+    As printed, :math:`\tau = 1`. Time and memory grow with T C, not with
+    T C (T + C): the exponential of a cosine is a short Fourier series in the
+    angles of query and key, so a row's sums over its keys are a few moments of
+    the row, common to all its queries.
+
+    The result is exact to rounding, that of `x`, not of the arithmetic: the
+    series is cut where the bound on what it leaves out is, relative to each
+    attention weight, one unit in the last place of the dtype of `x` (float32 for
+    half precision), and all sums are made in float64. Below a temperature of
+    about 0.3 cancellation in float64 counts more, up to
+    ``1e-15 exp(2 / temperature)`` where all keys of a cross point away from the
+    query: 5e-7 at 0.1.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, T, C)
+    query_weight, query_bias, key_weight, key_bias : Tensor of shape (D,)
+        Of the convolutions. Without biases all cosines of a map of non-negative
+        features are equal. A query or key of zeros has cosine 0 with all
+        others, and passes no gradient.
+    mask : bool Tensor of shape (B, T), default=None
+    temperature : float, default=1.0
+        Of the softmax, at least 0.1. A lower one makes attention sharper.
+
+    Returns
+    -------
+    out : Tensor of shape (B, T, C)
+        Zero at padded snippets.
+
+    Raises
+    ------
+    ValueError
+        For tensors of other shapes, and a temperature below 0.1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_vad.functional import criss_cross_attention
+    >>> x = torch.tensor([[[0.0, 3.0], [6.0, 9.0]]])
+    >>> w, b = torch.zeros(1), torch.ones(1)  # all alike: the mean of the cross
+    >>> criss_cross_attention(x, w, b, w, b)
+    tensor([[[ 3.,  7.],
+             [11., 15.]]])
+    """
+    parameters = query_weight, query_bias, key_weight, key_bias
+    if x.ndim != 3:
+        raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, T, C)")
+    shapes = [tuple(parameter.shape) for parameter in parameters]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 1:
+        raise ValueError(f"weights and biases have shapes {shapes}, expected (D,) each")
+    if not temperature >= 0.1:
+        raise ValueError(f"temperature must be at least 0.1, got {temperature!r}")
+    real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    real = (real if mask is None else mask).unsqueeze(2)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    n = degree(temperature, torch.finfo(wide).eps)
+    step = max(1, CHUNK // x[0].numel())
+    parts = zip(_zero_padding(x, mask).split(step), real.split(step), strict=True)
+    return torch.cat(
+        [CrissCross.apply(*part, temperature, n, *parameters) for part in parts]
+    )
+
+
+@_in_full_precision
+def mutual_cosine_embedding_loss(features, y, mask=None, margin=0.4):
+    r"""Mutual cosine embedding loss, Eq. 4 of [4]_.
+
+    .. math:: 1 - \underset{i < j}{\mathrm{Avg}} \cos(f^n_i, f^n_j)
+              + \underset{i < j}{\mathrm{Avg}} \min(\cos(f^a_i, f^a_j), \xi)
+
+    Snippets of a normal video shall be alike, snippets of an anomalous video
+    apart; pairs of cosine above the margin :math:`\xi` pass no gradient.
+
+    Parameters
+    ----------
+    features : Tensor of shape (B, T, C)
+        A row of zeros has cosine 0 with any other.
+    y : Tensor of shape (B,)
+    mask : bool Tensor of shape (B, T), default=None
+    margin : float, default=0.4
+        The paper's xi.
+
+    Returns
+    -------
+    loss : Tensor of shape ()
+        Averages over the pairs of a video, then over the videos of a class that
+        have a pair. A class without one drops its term.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_vad.functional import mutual_cosine_embedding_loss
+    >>> features = torch.tensor([[[1.0, 0.0], [2.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    >>> mutual_cosine_embedding_loss(features, torch.tensor([1, 0]))
+    tensor(1.4000)
+    """
+    features = _zero_padding(features, mask)
+    norm = torch.linalg.vector_norm(features, dim=2, keepdim=True)
+    unit = features / norm.where(norm > 0, 1)
+    cosine = unit @ unit.mT  # (B, T, T)
+    real = _real(features[..., 0], mask)
+    pairs = (real[:, :, None] & real[:, None, :]).triu(diagonal=1)
+    n_pairs = pairs.sum(dim=(1, 2))
+    anomalous = y.bool()
+    kept = cosine.clamp(max=margin).where(anomalous[:, None, None], cosine)
+    average = kept.where(pairs, 0).sum(dim=(1, 2)) / n_pairs.clamp(min=1)  # (B,)
+    terms = torch.where(anomalous, average, 1 - average)
+    loss = features.new_zeros(())
+    for members in (anomalous, ~anomalous):
+        members = members & (n_pairs > 0)
+        loss = loss + terms[members].sum() / members.sum().clamp(min=1)
+    return loss

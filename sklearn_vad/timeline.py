@@ -176,6 +176,10 @@ def uniform_rows(n_snippets, n_max):
     return np.floor(np.linspace(0, n_snippets - 1, n_max)).astype(np.int64)
 
 
+def _segment_bounds(n_snippets, n_segments):
+    return np.arange(n_segments + 1) * n_snippets // n_segments
+
+
 def pool_segments(bag, n_segments, pool="mean"):
     """Pool a bag into a fixed number of segments of (nearly) equal length.
 
@@ -207,7 +211,7 @@ def pool_segments(bag, n_segments, pool="mean"):
     """
     if pool not in ("mean", "max"):
         raise ValueError(f"pool must be 'mean' or 'max', got {pool!r}")
-    bounds = np.arange(n_segments + 1) * len(bag) // n_segments
+    bounds = _segment_bounds(len(bag), n_segments)
     starts, sizes = bounds[:-1], np.diff(bounds)
     # reduceat takes the single row at `start` where a segment is empty.
     if pool == "max":
@@ -215,3 +219,32 @@ def pool_segments(bag, n_segments, pool="mean"):
     wide = np.add.reduceat(bag, starts, dtype=np.result_type(bag, np.float32))
     sizes = np.maximum(sizes, 1).reshape(-1, *[1] * (bag.ndim - 1))
     return (wide / sizes).astype(bag.dtype, copy=False)
+
+
+def spread_segments(scores, n_snippets):
+    """Give every snippet the score of its segment, the way back of `pool_segments`.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_segments,)
+    n_snippets : int
+        Of the bag. With fewer snippets than segments, a snippet gets the mean of
+        the segments that show it.
+
+    Returns
+    -------
+    snippet_scores : ndarray of shape (n_snippets,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_vad.timeline import spread_segments
+    >>> spread_segments(np.array([0.5, 3.0]), 5)
+    array([0.5, 0.5, 3. , 3. , 3. ])
+    """
+    bounds = _segment_bounds(n_snippets, len(scores))
+    if n_snippets >= len(scores):
+        return np.repeat(scores, np.diff(bounds))
+    shown = np.bincount(bounds[:-1], minlength=n_snippets)
+    total = np.bincount(bounds[:-1], weights=scores, minlength=n_snippets)
+    return (total / shown).astype(scores.dtype)

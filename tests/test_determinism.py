@@ -17,6 +17,7 @@ from sklearn_vad import (
     DAMAnomalyDetector,
     DDLAnomalyDetector,
     MILRankingAnomalyDetector,
+    STAAnomalyDetector,
 )
 from sklearn_vad.datasets import make_bags
 from sklearn_vad.metrics import frame_roc_auc_scorer
@@ -27,6 +28,7 @@ DETECTORS = {
         hidden_dim=32, mlp_dims=(32, 16), max_epochs=3, random_state=7, n_jobs=1
     ),
     "mil_ranking": MILRankingAnomalyDetector(max_epochs=3, random_state=7, n_jobs=1),
+    "sta": STAAnomalyDetector(hidden_dim=8, max_epochs=3, random_state=7, n_jobs=1),
 }
 
 

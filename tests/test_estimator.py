@@ -19,6 +19,7 @@ from sklearn_vad import (
     DDLAnomalyDetector,
     FrameLabels,
     MILRankingAnomalyDetector,
+    STAAnomalyDetector,
 )
 from sklearn_vad.datasets import make_bags
 from sklearn_vad.metrics import frame_roc_auc_score
@@ -32,9 +33,10 @@ DDL = DDLAnomalyDetector(
 MIL = MILRankingAnomalyDetector(
     hidden_dims=(16, 8), max_epochs=2, random_state=0, n_jobs=1
 )
+STA = STAAnomalyDetector(hidden_dim=8, max_epochs=2, random_state=0, n_jobs=1)
 
 
-@pytest.fixture(params=[DAM, DDL, MIL], ids=["dam", "ddl", "mil_ranking"])
+@pytest.fixture(params=[DAM, DDL, MIL, STA], ids=["dam", "ddl", "mil_ranking", "sta"])
 def est(request):
     return clone(request.param)
 

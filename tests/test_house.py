@@ -25,6 +25,7 @@ HOUSE = (
     {"bags"},
     {"timeline"},
     {"metrics"},
+    {"_criss_cross"},
     {"functional"},
     {"layers"},
     {"_lstm"},

@@ -3,5 +3,11 @@
 from ._dam import DAMAnomalyDetector
 from ._ddl import DDLAnomalyDetector
 from ._mil_ranking import MILRankingAnomalyDetector
+from ._sta import STAAnomalyDetector
 
-__all__ = ["DAMAnomalyDetector", "DDLAnomalyDetector", "MILRankingAnomalyDetector"]
+__all__ = [
+    "DAMAnomalyDetector",
+    "DDLAnomalyDetector",
+    "MILRankingAnomalyDetector",
+    "STAAnomalyDetector",
+]
