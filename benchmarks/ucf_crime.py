@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from tqdm.auto import tqdm
@@ -110,6 +111,19 @@ def control(bags, y):
     return measure(y, scores, value)
 
 
+def reduce(sets, train, n_components):
+    """Return sets of bags in the principal components of the training part.
+
+    The training part is `train` of the first set.
+    """
+    rows = np.concatenate([sets[0][i] for i in train])
+    pca = PCA(n_components, svd_solver="covariance_eigh").fit(rows)
+    return [
+        Bags.from_list([np.float32(pca.transform(bag)) for bag in bags], ids=bags.ids)
+        for bags in sets
+    ]
+
+
 def run(method, bags, y, parts, seed, args):
     """Train one method on one split; return the fitted detector."""
     train, select, _ = parts
@@ -159,6 +173,9 @@ def parse_args():
         help="what chooses the epoch; roc_auc needs video labels only",
     )
     parser.add_argument("--patience", type=int, default=5, help="epochs")
+    parser.add_argument(
+        "--pca", type=int, help="reduce features, fitted on the training part"
+    )
     parser.add_argument("--epochs", type=int, help="instead of the method's default")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="float32")
@@ -176,32 +193,38 @@ def main():
     bags, y, groups = load(args.data / f"ucf_crime_{args.features}_train.npz")
     test = load(args.test)[:2] if args.test else None
     rows, test_rows = [], []
-    jobs = [(s, m) for s in range(args.seeds) for m in args.methods]
-    for seed, method in tqdm(jobs, desc="models", unit="model"):
+    bar = tqdm(total=args.seeds * len(args.methods), desc="models", unit="model")
+    for seed in range(args.seeds):
         parts = split(y, groups, seed)
-        started = time.perf_counter()
-        detector = run(method, bags, y, parts, seed, args)
-        seconds = time.perf_counter() - started
-        scores = [e["valid_score"] for e in detector.history_]
-        about = {
-            "method": method,
-            "seed": seed,
-            "seconds": seconds,
-            "best_epoch": int(np.argmax(scores)) + 1,
-            "selection_score": max(scores),
-        }
-        sets = [(rows, bags[parts[2]], y[parts[2]])]
-        sets += [(test_rows, *test)] if test else []
-        for out, X, labels in sets:
-            found = detector.score_snippets(X)
-            out.append(
-                {**about, **measure(labels, found, detector.decision_function(X))}
-            )
-            if method == args.methods[0]:
-                out.append({"method": "(control: minus length)", **control(X, labels)})
-        tqdm.write(f"{method}, seed {seed}: best epoch {about['best_epoch']}")
+        X, X_test = bags, test and test[0]
+        if args.pca:
+            sets = [bags, X_test] if test else [bags]
+            X, X_test = [*reduce(sets, parts[0], args.pca), None][:2]
+        for method in args.methods:
+            started = time.perf_counter()
+            detector = run(method, X, y, parts, seed, args)
+            about = {
+                "method": method,
+                "seed": seed,
+                "seconds": time.perf_counter() - started,
+                "best_epoch": detector.best_epoch_,
+                "selection_score": max(e["valid_score"] for e in detector.history_),
+            }
+            sets = [(rows, X[parts[2]], y[parts[2]])]
+            sets += [(test_rows, X_test, test[1])] if test else []
+            for out, videos, labels in sets:
+                found = detector.score_snippets(videos)
+                measured = measure(labels, found, detector.decision_function(videos))
+                out.append({**about, **measured})
+                if method == args.methods[0]:
+                    name = "(control: minus length)"
+                    out.append({"method": name, **control(videos, labels)})
+            bar.update()
+            tqdm.write(f"{method}, seed {seed}: best epoch {about['best_epoch']}")
+    bar.close()
     rule = f"epoch chosen by {args.select} on separate videos, {args.seeds} seeds"
-    print(table(rows, f"UCF-Crime, {args.features}, held-out training videos; {rule}"))
+    features = f"{args.features}, PCA to {args.pca}" if args.pca else args.features
+    print(table(rows, f"UCF-Crime, {features}, held-out training videos; {rule}"))
     if test:
         print(table(test_rows, f"{args.test.name}; {rule}"))
     if args.out:

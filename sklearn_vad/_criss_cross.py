@@ -23,7 +23,7 @@ import math
 import numpy as np
 import torch
 from scipy.special import iv
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 
 _BLOCK = 2**14  # cells whose harmonics are in memory at a time
 CHUNK = 2**17  # cells of the videos that one call should take
@@ -238,86 +238,143 @@ def _over_crosses(line_sums, *maps):
 class _Kernel:
     """exp(cosine / temperature) of the queries and keys that parameters make."""
 
-    def __init__(self, parameters, temperature, n):
+    def __init__(self, parameters, temperature, dtype):
+        wide = torch.promote_types(dtype, torch.float32)
+        self.n = degree(temperature, torch.finfo(wide).eps)
         self.queries = _Plane(*parameters[:2])
         self.keys = _Plane(*parameters[2:])
-        self.n = n
         self.form = self.queries.basis.T @ self.keys.basis / temperature
-        self.plain, self.times_query, self.times_key = coefficients(self.form, n)
+        self.plain, self.times_query, self.times_key = coefficients(self.form, self.n)
 
     def harmonics(self, values):
-        return (
-            harmonics(plane.directions(values)[0], self.n)
-            for plane in (self.queries, self.keys)
-        )
+        """Return the harmonics (P, ...) of queries and of keys."""
+        planes = self.queries, self.keys
+        unit = torch.stack([p.directions(values)[0] for p in planes], dim=1)
+        return harmonics(unit, self.n).unbind(1)
 
     def own(self, query, key):
         """Return the kernel of the query and the key of each cell itself."""
         return torch.exp((query * torch.tensordot(self.form, key, 1)).sum(dim=0))
 
 
-class CrissCross(torch.autograd.Function):
-    """Attention plus residual of maps, (B, N, C) -> (B, N, C), in float64 inside.
+@torch.library.custom_op("sklearn_vad::criss_cross", mutates_args=())
+def criss_cross(
+    x: Tensor,
+    real: Tensor,
+    query_weight: Tensor,
+    query_bias: Tensor,
+    key_weight: Tensor,
+    key_bias: Tensor,
+    temperature: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return attention plus residual, and two maps that the gradient needs.
 
-    Nothing but maps is kept for the gradient.
+    An operator of its own, since compilers make many small products of what is
+    one product in each step here.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, N, C)
+        Zero where padded.
+    real : bool Tensor of shape (B, N, 1)
+    query_weight, query_bias, key_weight, key_bias : Tensor of shape (D,)
+    temperature : float
+
+    Returns
+    -------
+    out : Tensor of shape (B, N, C)
+        In the dtype of `x`.
+    total, attended : float64 Tensor of shape (B, N, C)
+        The softmax's denominator, and what it attends to.
     """
+    parameters = query_weight, query_bias, key_weight, key_bias
+    kernel = _Kernel(parameters, temperature, x.dtype)
+    values = x.double()
+    real = real.double().expand_as(x)
 
-    @staticmethod
-    def forward(ctx, x, real, temperature, n, *parameters):
-        kernel = _Kernel(parameters, temperature, n)
-        values = x.double()
-        real = real.double().expand_as(x)
+    def line_sums(real, values):
+        at_queries, at_keys = kernel.harmonics(values)
+        moments = _moments(at_keys, torch.stack([real, values]))
+        return _series(moments, kernel.plain[None], at_queries)[:, 0]
 
-        def line_sums(real, values):
-            at_queries, at_keys = kernel.harmonics(values)
-            moments = _moments(at_keys, torch.stack([real, values]))
-            return _series(moments, kernel.plain[None], at_queries)[:, 0]
+    total, weighted = _over_crosses(line_sums, real, values)
+    query, key = (p.directions(values)[0] for p in (kernel.queries, kernel.keys))
+    own = kernel.own(query, key)
+    total = (total - own * real).masked_fill_(real == 0, 1)
+    attended = (weighted - own * values) / total
+    return (attended + values).to(x.dtype), total, attended
 
-        total, weighted = _over_crosses(line_sums, real, values)
-        query, key = (p.directions(values)[0] for p in (kernel.queries, kernel.keys))
-        own = kernel.own(query, key)
-        total = (total - own * real).masked_fill_(real == 0, 1)
-        attended = (weighted - own * values) / total
-        ctx.save_for_backward(x, real, total, attended, *parameters)
-        ctx.temperature, ctx.n = temperature, n
-        return (attended + values).to(x.dtype)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        x, real, total, attended, *parameters = ctx.saved_tensors
-        kernel = _Kernel(parameters, ctx.temperature, ctx.n)
-        values = x.double()
-        grad = grad.double() * real
-        share = grad / total  # the gradient by a cosine is share * exp * step,
-        # where step is the key's value minus what the query attended to
+@torch.library.custom_op("sklearn_vad::criss_cross_backward", mutates_args=())
+def criss_cross_backward(
+    grad: Tensor,
+    x: Tensor,
+    real: Tensor,
+    total: Tensor,
+    attended: Tensor,
+    query_weight: Tensor,
+    query_bias: Tensor,
+    key_weight: Tensor,
+    key_bias: Tensor,
+    temperature: float,
+) -> list[Tensor]:
+    """Return the gradients of x and of the four parameters."""
+    parameters = query_weight, query_bias, key_weight, key_bias
+    kernel = _Kernel(parameters, temperature, x.dtype)
+    values = x.double()
+    real = real.double().expand_as(x)
+    grad = grad.double() * real
+    # The gradient by a cosine is share * exp(cosine / temperature) * step, where
+    # step is the key's value minus what the query attended to.
+    share = grad / total
 
-        def line_sums(real, values, share, attended):
-            at_queries, at_keys = kernel.harmonics(values)
-            moments = _moments(at_keys, torch.stack([real, values]))
-            to_query = _series(moments, kernel.times_key, at_queries)
-            to_query = share * (to_query[1] - attended * to_query[0])
-            moments = _moments(at_queries, torch.stack([share, share * attended]))
-            tables = torch.cat([kernel.times_query, kernel.plain[None]])
-            to_key = _series(moments, tables.mT, at_keys)
-            to_value = to_key[0, 2:]
-            to_key = values * to_key[0, :2] - to_key[1, :2]
-            return torch.cat([to_query, to_key, to_value])
+    def line_sums(real, values, share, attended):
+        at_queries, at_keys = kernel.harmonics(values)
+        moments = _moments(at_keys, torch.stack([real, values]))
+        to_query = _series(moments, kernel.times_key, at_queries)
+        to_query = share * (to_query[1] - attended * to_query[0])
+        moments = _moments(at_queries, torch.stack([share, share * attended]))
+        tables = torch.cat([kernel.times_query, kernel.plain[None]])
+        to_key = _series(moments, tables.mT, at_keys)
+        to_value = to_key[0, 2:]
+        to_key = values * to_key[0, :2] - to_key[1, :2]
+        return torch.cat([to_query, to_key, to_value])
 
-        sums = _over_crosses(line_sums, real, values, share, attended)
-        query, query_scale = kernel.queries.directions(values)
-        key, key_scale = kernel.keys.directions(values)
-        own = share * kernel.own(query, key)
-        to_query = sums[:2] - own * (values - attended) * key
-        to_key = (sums[2:4] - own * (values - attended) * query) * real
-        from_query = kernel.queries.backward(
-            values, query, query_scale, to_query / ctx.temperature, kernel.keys
-        )
-        from_key = kernel.keys.backward(
-            values, key, key_scale, to_key / ctx.temperature, kernel.queries
-        )
-        grad_x = grad + (sums[4] - own) * real + from_query[0] + from_key[0]
-        grads = (grad_x, *from_query[1:], *from_key[1:])
-        dtypes = [t.dtype for t in (x, *parameters)]
-        grads = [g.to(dtype) for g, dtype in zip(grads, dtypes, strict=True)]
-        return grads[0], None, None, None, *grads[1:]
+    sums = _over_crosses(line_sums, real, values, share, attended)
+    query, query_scale = kernel.queries.directions(values)
+    key, key_scale = kernel.keys.directions(values)
+    own = share * kernel.own(query, key)
+    own_step = own * (values - attended)
+    to_query = (sums[:2] - own_step * key) / temperature
+    to_key = (sums[2:4] - own_step * query) * real / temperature
+    from_query = kernel.queries.backward(
+        values, query, query_scale, to_query, kernel.keys
+    )
+    from_key = kernel.keys.backward(values, key, key_scale, to_key, kernel.queries)
+    grad_x = grad + (sums[4] - own) * real + from_query[0] + from_key[0]
+    grads = (grad_x, *from_query[1:], *from_key[1:])
+    dtypes = [t.dtype for t in (x, *parameters)]
+    return [g.to(dtype, copy=True) for g, dtype in zip(grads, dtypes, strict=True)]
+
+
+@criss_cross.register_fake
+def _(x, real, *args):
+    return torch.empty_like(x), *(torch.empty_like(x, dtype=torch.float64),) * 2
+
+
+@criss_cross_backward.register_fake
+def _(grad, x, real, total, attended, *args):
+    return [torch.empty_like(tensor) for tensor in (x, *args[:4])]
+
+
+def _setup_context(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:2], *output[1:], *inputs[2:6])
+    ctx.temperature = inputs[6]
+
+
+def _backward(ctx, grad, *_):
+    grad_x, *grads = criss_cross_backward(grad, *ctx.saved_tensors, ctx.temperature)
+    return grad_x, None, *grads, None
+
+
+criss_cross.register_autograd(_backward, setup_context=_setup_context)

@@ -27,7 +27,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ._criss_cross import CHUNK, CrissCross, degree
+from ._criss_cross import CHUNK, criss_cross
 
 __all__ = [
     "criss_cross_attention",
@@ -603,12 +603,10 @@ def criss_cross_attention(
         raise ValueError(f"temperature must be at least 0.1, got {temperature!r}")
     real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
     real = (real if mask is None else mask).unsqueeze(2)
-    wide = torch.promote_types(x.dtype, torch.float32)
-    n = degree(temperature, torch.finfo(wide).eps)
     step = max(1, CHUNK // x[0].numel())
     parts = zip(_zero_padding(x, mask).split(step), real.split(step), strict=True)
     return torch.cat(
-        [CrissCross.apply(*part, temperature, n, *parameters) for part in parts]
+        [criss_cross(*part, *parameters, float(temperature))[0] for part in parts]
     )
 
 

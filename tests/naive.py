@@ -205,3 +205,58 @@ def weighted_ranking_loss(detections, attentions, y, smoothness=8e-5, sparsity=8
             for score in scores:
                 loss += sparsity * score
     return loss
+
+
+def cosine(a, b):
+    """The cosine of two vectors; 0 where one is zeros."""
+    norms = math.sqrt(sum(float(x) ** 2 for x in a) * sum(float(x) ** 2 for x in b))
+    return float(a @ b) / norms if norms > 0 else 0.0
+
+
+def criss_cross_attention(
+    maps, query_weight, query_bias, key_weight, key_bias, temperature=1.0
+):
+    """STA Eqs. 1-3 of maps (T_i, C): one pass, each cell in its own cross once."""
+    parameters = query_weight, query_bias, key_weight, key_bias
+    w_q, b_q, w_k, b_k = (np.asarray(p, np.float64) for p in parameters)
+    attended = []
+    for cells in maps:
+        cells = np.asarray(cells, np.float64)
+        n_snippets, n_features = cells.shape
+        out = np.empty_like(cells)
+        for i in range(n_snippets):
+            for j in range(n_features):
+                cross = [(m, j) for m in range(n_snippets)]
+                cross += [(i, n) for n in range(n_features) if n != j]
+                query = cells[i, j] * w_q + b_q
+                total = weighted = 0.0
+                for cell in cross:
+                    key = cells[cell] * w_k + b_k
+                    weight = math.exp(cosine(query, key) / temperature)  # Eqs. 1, 2
+                    total += weight
+                    weighted += weight * cells[cell]
+                out[i, j] = weighted / total + cells[i, j]  # Eq. 3
+        attended.append(out)
+    return attended
+
+
+def mutual_cosine_embedding_loss(bags, y, margin=0.4):
+    """STA Eq. 4: of pairs in a video, then of the videos of a class that have some."""
+    averages = {0: [], 1: []}
+    for rows, label in zip(bags, y, strict=True):
+        rows = np.asarray(rows, np.float64)
+        cosines = [
+            cosine(rows[i], rows[j])
+            for i in range(len(rows))
+            for j in range(i + 1, len(rows))
+        ]
+        if label == 1:
+            cosines = [min(c, margin) for c in cosines]
+        if cosines:
+            averages[label].append(sum(cosines) / len(cosines))
+    loss = 0.0
+    if averages[0]:
+        loss += 1 - sum(averages[0]) / len(averages[0])
+    if averages[1]:
+        loss += sum(averages[1]) / len(averages[1])
+    return loss

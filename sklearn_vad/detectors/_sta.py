@@ -175,9 +175,9 @@ class STAAnomalyDetector(BaseAnomalyDetector):
     n_segments : int or None, default=32
         Training pools each bag into so many segments, by mean; None trains on
         the ragged bags.
-    resolution : {"snippet", "segment"}, default="snippet"
-        Scoring runs on the whole bag, snippet by snippet; or on its segments, as
-        training does, and every snippet gets the score of its segment.
+    resolution : {"segment", "snippet"}, default="segment"
+        Scoring runs on the segments of a bag, as training does, and every
+        snippet gets the score of its segment; or on the bag, snippet by snippet.
     mce_weight : float, default=0.02
         lambda_MCE of Eq. 6, of the mutual cosine embedding loss.
     mce_margin : float, default=0.4
@@ -283,7 +283,7 @@ class STAAnomalyDetector(BaseAnomalyDetector):
         "regressor": [StrOptions({"rnn", "fc"})],
         "hidden_dim": [Interval(Integral, 1, None, closed="left")],
         "n_segments": [Interval(Integral, 1, None, closed="left"), None],
-        "resolution": [StrOptions({"snippet", "segment"})],
+        "resolution": [StrOptions({"segment", "snippet"})],
         "mce_weight": [Interval(Real, 0, None, closed="left")],
         "mce_margin": [Interval(Real, -1, 1, closed="both")],
         "margin": [Real],
@@ -302,7 +302,7 @@ class STAAnomalyDetector(BaseAnomalyDetector):
         hidden_dim=64,
         fc_dims=(512, 32),
         n_segments=32,
-        resolution="snippet",
+        resolution="segment",
         mce_weight=0.02,
         mce_margin=0.4,
         margin=1.0,
