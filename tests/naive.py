@@ -260,3 +260,20 @@ def mutual_cosine_embedding_loss(bags, y, margin=0.4):
     if averages[1]:
         loss += sum(averages[1]) / len(averages[1])
     return loss
+
+
+def relu_rnn(rows, weight_ih, weight_hh, bias_ih, bias_hh):
+    """States of Elman's RNN with ReLU after each of `rows`."""
+    state, states = np.zeros(len(weight_hh)), []
+    for row in rows:
+        state = np.maximum(weight_ih @ row + bias_ih + weight_hh @ state + bias_hh, 0)
+        states.append(state)
+    return np.array(states)
+
+
+def bidirectional_rnn(rows, layers):
+    """States of both directions side by side; weights (ahead, back) of each layer."""
+    for ahead, back in layers:
+        states = relu_rnn(rows, *ahead), relu_rnn(rows[::-1], *back)[::-1]
+        rows = np.concatenate(states, axis=1)
+    return rows
