@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from sklearn_vad.datasets import _World, make_bags
+from sklearn_vad.datasets import make_bags
+from sklearn_vad.datasets._make_bags import _World
 from sklearn_vad.metrics import frame_roc_auc_score
 
 

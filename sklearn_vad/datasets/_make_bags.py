@@ -1,13 +1,11 @@
-"""Data sets: synthetic bags with known frame truth."""
+"""Synthetic bags with known frame truth."""
 
 from numbers import Integral, Real
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, validate_params
 
-from .bags import Bags, FrameLabels
-
-__all__ = ["make_bags"]
+from ..bags import Bags, FrameLabels
 
 _N_SCENES = 12
 _N_ANOMALY_TYPES = 4
