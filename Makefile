@@ -30,8 +30,9 @@ lint: $(VENV)/lint.stamp  ## Check style, spelling and docstrings
 	$(BIN)/codespell
 	$(BIN)/numpydoc lint $(MODULES)
 
-bench: $(VENV)/plot.stamp  ## Time the metrics, a training step of DAM and its streams
+bench: $(VENV)/plot.stamp  ## Time metrics, STA's attention, a step of DAM, its streams
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/criss_cross.py --eager --widths 256,1024
 	$(BIN)/python benchmarks/dam.py
 	$(BIN)/python benchmarks/online.py
 
