@@ -40,11 +40,12 @@ def degree(temperature, tolerance):
     0 <= r <= 1 / temperature, with the modified Bessel functions I_j(r) as Fourier
     coefficients. Leaving out j > n in both angles costs at most four times
     their sum at r = 1 / temperature; the kernel itself is never below
-    ``exp(-1 / temperature)``.
+    ``exp(-1 / temperature)``. Times a direction, as the gradient has it, the kernel
+    reaches one harmonic further.
     """
     sharpness = 1 / temperature
     tail = np.cumsum(iv(np.arange(200, 0, -1), sharpness))[::-1]  # sums of j >= 1, ...
-    return int(np.argmax(4 * math.exp(sharpness) * tail <= tolerance))
+    return 1 + int(np.argmax(4 * math.exp(sharpness) * tail <= tolerance))
 
 
 def harmonics(unit, n):
@@ -140,8 +141,10 @@ class _Plane:
         unit = values.new_empty(2, *values.shape)
         along, across = unit
         torch.addcmul(self.along, self.slope, values, out=along)
-        inverse = torch.addcmul(self.across.square(), along, along)
-        inverse = inverse.rsqrt_().nan_to_num_(posinf=0)
+        squared = torch.addcmul(self.across.square(), along, along)
+        # What rounding leaves of w * f + b = 0 is no direction.
+        nowhere = squared <= (4 * torch.finfo(squared.dtype).eps * self.along).square()
+        inverse = squared.rsqrt_().masked_fill_(nowhere, 0)
         torch.mul(self.across, inverse, out=across)
         along *= inverse
         return unit, inverse
@@ -275,7 +278,7 @@ def criss_cross(
     Parameters
     ----------
     x : Tensor of shape (B, N, C)
-        Zero where padded.
+        Finite where padded, too.
     real : bool Tensor of shape (B, N, 1)
     query_weight, query_bias, key_weight, key_bias : Tensor of shape (D,)
     temperature : float
@@ -289,8 +292,8 @@ def criss_cross(
     """
     parameters = query_weight, query_bias, key_weight, key_bias
     kernel = _Kernel(parameters, temperature, x.dtype)
-    values = x.double()
     real = real.double().expand_as(x)
+    values = x.double() * real
 
     def line_sums(real, values):
         at_queries, at_keys = kernel.harmonics(values)
@@ -301,7 +304,7 @@ def criss_cross(
     query, key = (p.directions(values)[0] for p in (kernel.queries, kernel.keys))
     own = kernel.own(query, key)
     total = (total - own * real).masked_fill_(real == 0, 1)
-    attended = (weighted - own * values) / total
+    attended = (weighted - own * values) / total * real
     return (attended + values).to(x.dtype), total, attended
 
 
@@ -321,8 +324,8 @@ def criss_cross_backward(
     """Return the gradients of x and of the four parameters."""
     parameters = query_weight, query_bias, key_weight, key_bias
     kernel = _Kernel(parameters, temperature, x.dtype)
-    values = x.double()
     real = real.double().expand_as(x)
+    values = x.double() * real
     grad = grad.double() * real
     # The gradient by a cosine is share * exp(cosine / temperature) * step, where
     # step is the key's value minus what the query attended to.
@@ -359,7 +362,8 @@ def criss_cross_backward(
 
 @criss_cross.register_fake
 def _(x, real, *args):
-    return torch.empty_like(x), *(torch.empty_like(x, dtype=torch.float64),) * 2
+    total, attended = (torch.empty_like(x, dtype=torch.float64) for _ in range(2))
+    return torch.empty_like(x), total, attended
 
 
 @criss_cross_backward.register_fake

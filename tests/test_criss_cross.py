@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import iv
 from test_functional import LargestTensor
 from torch.testing import assert_close
 
@@ -107,14 +108,21 @@ def sensitivities(x, parameters, upstream, temperature):
     return [max(float(scale), 1e-300) for scale in scales]
 
 
+def ones_at(rows, columns):
+    def upstream(shape):
+        out = torch.zeros(shape, dtype=torch.float64)
+        out[rows, columns] = 1
+        return out
+
+    return upstream
+
+
 UPSTREAM = {
     "random": lambda shape: normal(*shape, seed=5),
-    "ones": lambda shape: torch.ones(shape, dtype=torch.float64),
-    "one cell": lambda shape: torch.eye(*shape, dtype=torch.float64)[:1].expand(shape),
-    "minus a row": lambda shape: (
-        -(torch.arange(shape[0]) == 1).double()[:, None]
-        * torch.ones(shape, dtype=torch.float64)
-    ),
+    "ones": ones_at(slice(None), slice(None)),
+    "one cell": ones_at(-1, 0),
+    "one row": ones_at(0, slice(None)),
+    "one column": ones_at(slice(None), -1),
 }
 
 
@@ -146,7 +154,7 @@ def test_maps_of_any_shape_and_gradients_from_anywhere(shape, upstream, temperat
     upstream = UPSTREAM[upstream](shape)
     truth = differentiate(dense, x, parameters, upstream, temperature)
     found = differentiate(linear, x, parameters, upstream, temperature)
-    if shape[0] * shape[1] > 1 and upstream.any():
+    if shape != (1, 1):
         assert all(gradient.abs().max() > 1e-4 for gradient in truth[1:])
     for value, true in zip(found, truth, strict=True):
         assert_close(value, true, rtol=0, atol=1e3 * rounding(temperature))
@@ -224,7 +232,6 @@ def test_cells_without_direction_have_cosine_zero_and_pass_no_gradient():
         assert_close(found, truth, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.xfail(reason="rounding gives such vectors a direction", strict=True)
 @pytest.mark.parametrize("part", [0, 2], ids=["query", "key"])
 def test_vectors_that_happen_to_be_zeros(part):
     """-2 w + 2 w is zeros, as a plain computation finds, and has cosine 0."""
@@ -251,7 +258,7 @@ def float32_maps(kind, seed):
     return x, parameters
 
 
-@at_temperatures
+@pytest.mark.parametrize("temperature", [*TEMPERATURES, 100.0])
 @pytest.mark.parametrize("upstream", ["random", "ones"])
 @pytest.mark.parametrize("kind", ["random", "features"])
 def test_float32_is_no_worse_than_the_equations_in_float32(kind, upstream, temperature):
@@ -275,8 +282,7 @@ def test_float32_is_no_worse_than_the_equations_in_float32(kind, upstream, tempe
     ours, plain, ulp = (np.max(errors, axis=0) for errors in (ours, plain, ulp))
     assert (ours <= 1.1 * plain + 0.1 * ulp).all(), (ours / plain).round(2)
     # And by itself: half a unit is the rounding of the result.
-    allowed = 1.5 if temperature > 0.3 else 5
-    assert (ours <= allowed * ulp).all(), (ours / ulp).round(2)
+    assert (ours <= 2 * ulp).all(), (ours / ulp).round(2)
 
 
 @pytest.mark.parametrize("kind", ["random", "features"])
@@ -361,6 +367,9 @@ def angles(n):
 def test_degree_is_enough_for_the_kernel(temperature, tolerance):
     """In the plane of both (the worst), in planes at an angle, and at right angles."""
     n = _criss_cross.degree(temperature, tolerance)
+    # In exact arithmetic, of directions that point away from each other:
+    left_out = 2 * iv(np.arange(n + 1, n + 60), 1 / temperature).sum()
+    assert left_out * math.exp(1 / temperature) < tolerance
     unit = angles(97)
     bases = [torch.linalg.qr(normal(D, 2, seed=seed))[0] for seed in (0, 1)]
     for form in (
@@ -374,16 +383,8 @@ def test_degree_is_enough_for_the_kernel(temperature, tolerance):
         tables = _criss_cross.coefficients(form, n)
         waves = _criss_cross.harmonics(unit, n)
         series = waves.T @ tables[0] @ waves
-        allowed = tolerance + rounding(temperature)
+        allowed = tolerance + 4 * rounding(temperature)
         assert ((series - kernel).abs() / kernel).max() < allowed
-        # The other tables are for gradients; a factor for what a harmonic loses.
-        for table, times in (
-            (tables[1], unit[:, :, None]),
-            (tables[2], unit[:, None]),
-        ):
-            series = waves.T @ table @ waves
-            error = (series - times * kernel).abs() / kernel
-            assert error.max() < 20 * allowed / temperature
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 30])
@@ -528,21 +529,19 @@ def test_blocks_and_chunks_change_nothing(monkeypatch, block, chunk):
 
     def run():
         calls, lines = [], []
-        moments = _criss_cross._moments
+        operator, moments = functional.criss_cross, _criss_cross._moments
 
-        class Counting(_criss_cross.CrissCross):
-            @staticmethod
-            def forward(ctx, x, *args):
-                calls.append(len(x))
-                return _criss_cross.CrissCross.forward(ctx, x, *args)
+        def counting_calls(x, *args):
+            calls.append(len(x))
+            return operator(x, *args)
 
-        def counting(harmonics, values):
+        def counting_lines(harmonics, values):
             lines.append(values.shape[1:].numel())
             return moments(harmonics, values)
 
         with monkeypatch.context() as patch:
-            patch.setattr(functional, "CrissCross", Counting)
-            patch.setattr(_criss_cross, "_moments", counting)
+            patch.setattr(functional, "criss_cross", counting_calls)
+            patch.setattr(_criss_cross, "_moments", counting_lines)
             inputs = [x, *PARAMETERS["random"]]
             inputs = [tensor.clone().requires_grad_() for tensor in inputs]
             out = criss_cross_attention(*inputs, mask)
@@ -563,16 +562,25 @@ def test_blocks_and_chunks_change_nothing(monkeypatch, block, chunk):
 # --------------------------------------------------------------------------
 # What it costs, what it leaves alone, what it refuses
 # --------------------------------------------------------------------------
-def test_memory_grows_with_the_cells():
-    largest = []
+def test_memory_grows_with_the_cells(monkeypatch):
+    over_crosses, largest = _criss_cross._over_crosses, []
+
+    def watched(*args):  # the mode outside sees an operator, not its steps
+        with LargestTensor() as mode:
+            sums = over_crosses(*args)
+        largest[-1] = max(largest[-1], mode.numel)
+        return sums
+
+    monkeypatch.setattr(_criss_cross, "_over_crosses", watched)
     for shape in ((64, 256), (128, 512)):
         x = normal(1, *shape, dtype=torch.float32).requires_grad_()
         parameters = [p.float().requires_grad_() for p in PARAMETERS["random"]]
+        largest.append(0)
         with LargestTensor() as mode:
             criss_cross_attention(x, *parameters).sum().backward()
-        largest.append(mode.numel)
         cells = shape[0] * shape[1]
-        assert cells < mode.numel < 32 * cells < cells * sum(shape) / 8
+        assert mode.numel <= 2 * cells
+        assert cells < largest[-1] < 64 * cells < cells * sum(shape) / 4
     assert largest[1] < 4.1 * largest[0]
 
 
@@ -627,6 +635,28 @@ def test_only_what_asks_for_a_gradient_gets_one():
     assert not criss_cross_attention(x, *PARAMETERS["random"]).requires_grad
 
 
+def test_operators_keep_torchs_rules():
+    """Compilers rely on them: on fakes with the shapes and aliases of the outputs."""
+    x, real = normal(2, 3, 4), mask_of([3, 2], 3)[:, :, None]
+    x = x.masked_fill(~real, 0)
+    parameters = PARAMETERS["random"]
+    leaves = [tensor.clone().requires_grad_() for tensor in (x, *parameters)]
+    torch.library.opcheck(_criss_cross.criss_cross, (leaves[0], real, *leaves[1:], 0.5))
+    _, total, attended = _criss_cross.criss_cross(x, real, *parameters, 0.5)
+    torch.library.opcheck(
+        _criss_cross.criss_cross_backward,
+        (normal(2, 3, 4, seed=5), x, real, total, attended, *parameters, 0.5),
+    )
+
+
+def test_second_derivatives_are_refused():
+    x = normal(1, 2, 3).requires_grad_()
+    out = criss_cross_attention(x, *PARAMETERS["random"])
+    (gradient,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="no autograd formula"):
+        gradient.sum().backward()
+
+
 @pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4, 5), (4,)])
 def test_refuses_maps_of_other_axes(shape):
     message = rf"x has shape \({shape[0]},.*, expected \(B, T, C\)"
@@ -657,7 +687,6 @@ def test_refuses_low_temperatures(temperature):
         linear(normal(2, 3), *parameters, temperature=temperature)
 
 
-@pytest.mark.xfail(raises=IndexError, reason="no harmonic is left", strict=True)
 @pytest.mark.parametrize("temperature", [1e8, math.inf])
 def test_attention_of_the_highest_temperatures_is_uniform(temperature):
     x, parameters = normal(3, 4, dtype=torch.float32), PARAMETERS["random"]

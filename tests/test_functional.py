@@ -70,6 +70,14 @@ LOSSES = {
         lambda s, f, y, m: vad.mil_ranking_loss(s, y, m, 0.3, 0.7, 0.2, "sum"),
         lambda s, f, y: naive.mil_ranking_loss(s, y, 0.3, 0.7, 0.2, "sum"),
     ),
+    "mutual_cosine": (
+        lambda s, f, y, m: vad.mutual_cosine_embedding_loss(f, y, m),
+        lambda s, f, y: naive.mutual_cosine_embedding_loss(f, y),
+    ),
+    "mutual_cosine, margin": (
+        lambda s, f, y, m: vad.mutual_cosine_embedding_loss(f, y, m, margin=-0.1),
+        lambda s, f, y: naive.mutual_cosine_embedding_loss(f, y, margin=-0.1),
+    ),
 }
 losses = pytest.mark.parametrize("loss", LOSSES)
 
@@ -109,6 +117,11 @@ def compute(loss, scores, features, y, **padding):
     mask = mask_of([len(s) for s in scores], padding.get("n_snippets"))
     tensors = (pad(bags, **padding) for bags in (scores, features))
     return LOSSES[loss][0](*tensors, torch.tensor(y), mask)
+
+
+def gradients(inputs):
+    """Gradients of the inputs that a loss uses; not all use scores."""
+    return [x.grad for x in inputs if x.grad is not None]
 
 
 batches = st.tuples(
@@ -168,9 +181,9 @@ def test_padding_changes_nothing_and_gets_no_gradient(loss, batch, extra, fill):
         mask = mask_of(lengths, width)
         value = LOSSES[loss][0](*inputs, torch.tensor(y), mask)
         value.backward()
-        gradients = [x.grad for x in inputs if x.grad is not None]
-        assert all((gradient[~mask] == 0).all() for gradient in gradients)
-        return value, [gradient[:, : max(lengths)] for gradient in gradients]
+        found = gradients(inputs)
+        assert all((gradient[~mask] == 0).all() for gradient in found)
+        return value, [gradient[:, : max(lengths)] for gradient in found]
 
     tight = differentiate(max(lengths), 0.0)
     wide = differentiate(max(lengths) + extra, fill)
@@ -236,17 +249,18 @@ full_precision = pytest.mark.parametrize("loss", [k for k in LOSSES if "topk" no
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_half_precision_input_is_computed_in_float32(loss, half, autocast):
-    scores, features = (pad(bags, half) for bags in ragged(LENGTHS))
+    inputs = [pad(bags, half) for bags in ragged(LENGTHS)]
     y, mask = torch.tensor(Y), mask_of(LENGTHS)
-    expected = LOSSES[loss][0](scores.float(), features.float(), y, mask)
-    scores.requires_grad_()
+    expected = LOSSES[loss][0](*(x.float() for x in inputs), y, mask)
+    inputs = [x.requires_grad_() for x in inputs]
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        value = LOSSES[loss][0](scores, features, y, mask)
+        value = LOSSES[loss][0](*inputs, y, mask)
     assert value.dtype == torch.float32
     assert torch.equal(value, expected)
     value.backward()
-    assert scores.grad.isfinite().all()
-    assert scores.grad.any()
+    for gradient in gradients(inputs):
+        assert gradient.isfinite().all()
+        assert gradient.any()
 
 
 @full_precision
@@ -273,7 +287,7 @@ def test_one_class(loss, dtype, label):
     if "dynamics_ranking" in loss or ("mil_ranking" in loss and label == 0):
         assert value.item() == 0
     value.backward()
-    assert inputs[0].grad.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in gradients(inputs))
 
 
 @losses
@@ -286,7 +300,7 @@ def test_one_bag(loss, label, length):
     expected = LOSSES[loss][1](scores, features, [label])
     assert value.item() == pytest.approx(expected, rel=1e-10)
     value.backward()
-    assert inputs[0].grad.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in gradients(inputs))
 
 
 @losses
@@ -297,7 +311,7 @@ def test_batch_of_one_snippet_bags(loss):
     expected = LOSSES[loss][1](scores, features, [1, 0, 1])
     assert value.item() == pytest.approx(expected, rel=1e-10)
     value.backward()
-    assert inputs[0].grad.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in gradients(inputs))
 
 
 # --------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from sklearn_vad.timeline import (
     expand_scores,
     pool_segments,
     snippet_bounds,
+    spread_segments,
     uniform_rows,
 )
 
@@ -223,3 +224,65 @@ def test_float16_is_summed_in_float32():
 def test_pool_segments_refuses_an_unknown_pool():
     with pytest.raises(ValueError, match="'mean' or 'max', got 'median'"):
         pool_segments(np.ones((3, 2)), 2, "median")
+
+
+def naive_spread(scores, n_snippets):
+    """Mean over the segments that show a snippet, as a part or as the whole."""
+    shown = [[] for _ in range(n_snippets)]
+    for i, score in enumerate(scores):
+        start = i * n_snippets // len(scores)
+        end = (i + 1) * n_snippets // len(scores)
+        for t in range(start, max(end, start + 1)):
+            shown[t].append(float(score))
+    return np.array([sum(of_one) / len(of_one) for of_one in shown])
+
+
+@settings(deadline=None)
+@given(
+    n_snippets=st.integers(1, 100),
+    n_segments=st.integers(1, 40),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
+)
+def test_spread_segments(n_snippets, n_segments, dtype):
+    scores = np.random.default_rng(n_snippets).random(n_segments).astype(dtype)
+    spread = spread_segments(scores, n_snippets)
+    assert spread.dtype == dtype
+    assert spread.shape == (n_snippets,)
+    expected = naive_spread(scores, n_snippets)
+    if n_snippets >= n_segments:  # copies, to the bit
+        np.testing.assert_array_equal(spread, expected.astype(dtype))
+    np.testing.assert_allclose(spread, expected, rtol=np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize(
+    ("n_segments", "n_snippets", "expected"),
+    [
+        (4, 4, [1, 2, 4, 8]),
+        (4, 8, [1, 1, 2, 2, 4, 4, 8, 8]),
+        (4, 5, [1, 2, 4, 8, 8]),  # bounds 0, 1, 2, 3, 5
+        (4, 7, [1, 2, 2, 4, 4, 8, 8]),
+        (4, 3, [1.5, 4, 8]),  # segments begin at snippets 0, 0, 1, 2
+        (4, 2, [1.5, 6]),
+        (4, 1, [3.75]),
+        (1, 3, [1, 1, 1]),
+        (1, 1, [1]),
+    ],
+)
+def test_spread_segments_by_hand(n_segments, n_snippets, expected):
+    scores = np.array([1.0, 2.0, 4.0, 8.0])[:n_segments]
+    np.testing.assert_array_equal(spread_segments(scores, n_snippets), expected)
+
+
+@settings(deadline=None)
+@given(n_snippets=st.integers(1, 100), n_segments=st.integers(1, 40))
+def test_pooling_and_spreading_undo_each_other(n_snippets, n_segments):
+    """What is lost is lost on the way to fewer."""
+    rng = np.random.default_rng(n_snippets)
+    if n_snippets >= n_segments:
+        scores = rng.random(n_segments)
+        found = pool_segments(spread_segments(scores, n_snippets), n_segments)
+        np.testing.assert_allclose(found, scores, rtol=1e-14)
+    if n_snippets <= n_segments:
+        scores = rng.random(n_snippets)
+        found = spread_segments(pool_segments(scores, n_segments), n_snippets)
+        np.testing.assert_allclose(found, scores, rtol=1e-14)
