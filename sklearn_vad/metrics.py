@@ -1,4 +1,4 @@
-"""Frame-level metrics of video anomaly detection, and scorers for scikit-learn.
+"""Metrics of video anomaly detection, by frames and by events; scorers.
 
 Conventions
 -----------
@@ -10,12 +10,16 @@ Conventions
   snippet counts with the numbers of its anomalous and normal frames.
 - Where only one class is present, the value is NaN, with an
   `UndefinedMetricWarning`.
+- A true event is a run of anomalous frames; frames count from 0, and the last
+  one of an event is excluded.
 
 References
 ----------
 Sultani, Chen and Shah, "Real-world anomaly detection in surveillance videos",
 CVPR 2018 (frame-level AUC); Wu et al., "Not only look, but also listen", ECCV
-2020 (frame-level AP).
+2020 (frame-level AP); Feng, Hong and Zheng, "MIST: Multiple instance
+self-training framework for video anomaly detection", CVPR 2021 (AUC of a
+category); Heilbron et al., "ActivityNet", CVPR 2015 (AP of events).
 """
 
 import warnings
@@ -32,15 +36,21 @@ from .timeline import check_frame_counts, snippet_bounds
 
 __all__ = [
     "anomalous_roc_auc_score",
+    "category_roc_auc_score",
     "evaluate",
+    "event_average_precision_score",
     "false_alarm_rate",
     "frame_average_precision_score",
     "frame_average_precision_scorer",
     "frame_roc_auc_score",
     "frame_roc_auc_scorer",
     "frame_scorers",
+    "mean_event_average_precision",
     "score_gap",
 ]
+
+# An event: frames from `first` up to `last`, which is excluded, and its score.
+EVENT = np.dtype([("first", np.int64), ("last", np.int64), ("score", np.float64)])
 
 
 # --------------------------------------------------------------------------
@@ -65,21 +75,32 @@ class _Table(NamedTuple):
         return self.background + self.quiet
 
 
-def _make_table(frame_labels, snippet_scores, snippet_length=16):
+def make_table(frame_labels, snippet_scores, snippet_length=16):
     """Check labels against scores and count the frames that have each score."""
-    labels = _as_frame_labels(frame_labels, snippet_length)
-    scores, n_snippets = _check_scores(snippet_scores, len(labels))
-    check_frame_counts(n_snippets, labels.n_frames, labels.snippet_length)
-    anomalous, normal = _count_frames(labels, n_snippets)
-    background = normal * np.repeat(labels.video_labels, n_snippets)
+    labels = as_frame_labels(frame_labels, snippet_length)
+    scores, kinds, _ = _count_by_snippet(labels, snippet_scores)
+    return _count_by_score(scores, kinds)
 
+
+def _count_by_snippet(labels, snippet_scores):
+    """Return scores, frames of the three kinds, and videos, of all snippets."""
+    scores = check_scores(snippet_scores, len(labels))
+    n_snippets = np.array([len(own) for own in scores])
+    check_frame_counts(n_snippets, labels.n_frames, labels.snippet_length)
+    video = np.repeat(np.arange(len(labels)), n_snippets)
+    anomalous, normal = _count_frames(labels, n_snippets)
+    background = normal * labels.video_labels[video]
+    kinds = np.stack([anomalous, background, normal - background])
+    return np.concatenate(scores), kinds, video
+
+
+def _count_by_score(scores, kinds):
     scores, row = np.unique(scores, return_inverse=True)
-    kinds = (anomalous, background, normal - background)
     counts = [np.bincount(row, weights=frames)[::-1] for frames in kinds]
     return _Table(scores[::-1], *counts)
 
 
-def _as_frame_labels(frame_labels, snippet_length):
+def as_frame_labels(frame_labels, snippet_length):
     if not isinstance(frame_labels, FrameLabels):
         return FrameLabels(frame_labels, snippet_length)
     if len(frame_labels) == 0:
@@ -94,10 +115,21 @@ def _as_frame_labels(frame_labels, snippet_length):
     return frame_labels
 
 
-def _check_scores(snippet_scores, n_videos):
-    """Return the scores of all snippets, flat, and the snippets of each video."""
+def check_scores(snippet_scores, n_videos=None):
+    """Return snippet scores as arrays, or raise an error that names the video.
+
+    Parameters
+    ----------
+    snippet_scores : sequence of array-like of shape (n_snippets_i,)
+    n_videos : int, default=None
+        How many there must be; None for any number.
+
+    Returns
+    -------
+    scores : list of ndarray of shape (n_snippets_i,)
+    """
     values = as_list(snippet_scores, "scores", "a list with one array per video")
-    if len(values) != n_videos:
+    if n_videos not in (None, len(values)):
         raise ValueError(
             f"got scores of {len(values)} videos and frame labels of {n_videos}"
         )
@@ -108,12 +140,10 @@ def _check_scores(snippet_scores, n_videos):
                 f"scores of video {i} have shape {scores.shape} and dtype"
                 f" {scores.dtype}, expected (n_snippets,) numbers"
             )
-    flat = np.concatenate(arrays)
-    n_snippets = np.array([len(scores) for scores in arrays])
-    if not np.isfinite(flat).all():
+    if arrays and not np.isfinite(np.concatenate(arrays)).all():
         i = next(i for i, a in enumerate(arrays) if not np.isfinite(a).all())
         raise ValueError(f"scores of video {i} contain NaN or infinity")
-    return flat, n_snippets
+    return arrays
 
 
 def _count_frames(labels, n_snippets):
@@ -127,6 +157,34 @@ def _count_frames(labels, n_snippets):
     before_edge = np.append(0, np.cumsum(np.diff(edges) * flat[edges[:-1]]))
     anomalous = np.diff(np.interp(bounds, edges, before_edge))
     return anomalous, np.diff(bounds) - anomalous
+
+
+def _find_members(categories, video_labels):
+    """Return, by category, which videos belong to it, as a bool array."""
+    values = as_list(categories, "categories", "a list with one text per video")
+    if len(values) != len(video_labels):
+        raise ValueError(
+            f"got categories of {len(values)} videos and frame labels of"
+            f" {len(video_labels)}"
+        )
+    _is_undefined("category_roc_auc_score", anomalous_video=video_labels)
+    members = {}
+    for i in np.flatnonzero(video_labels):
+        for category in _as_categories(values[i], i):
+            members.setdefault(category, np.zeros(len(values), dtype=bool))[i] = True
+    return dict(sorted(members.items()))
+
+
+def _as_categories(value, i):
+    """Return the categories of one anomalous video as a list of str."""
+    where, expected = f"categories of video {i}", "a text or a tuple of texts"
+    names = [value] if isinstance(value, str) else as_list(value, where, expected)
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise TypeError(f"{where}: expected {expected}, got {wrong[0]!r} among them")
+    if not names or not all(names):
+        raise ValueError(f"video {i} has anomalous frames but no category: {value!r}")
+    return [str(name) for name in names]
 
 
 # --------------------------------------------------------------------------
@@ -151,11 +209,9 @@ def _area_under_roc(anomalous, normal):
     return float(np.sum(heights * normal) / (2 * true[-1] * normal.sum()))
 
 
-def _frame_roc_auc(table):
+def _frame_roc_auc(table, metric="frame_roc_auc_score"):
     anomalous, normal = table.anomalous, table.normal
-    if _is_undefined(
-        "frame_roc_auc_score", anomalous_frame=anomalous, normal_frame=normal
-    ):
+    if _is_undefined(metric, anomalous_frame=anomalous, normal_frame=normal):
         return float("nan")
     return _area_under_roc(anomalous, normal)
 
@@ -188,7 +244,25 @@ def _frame_average_precision(table, interpolation="step"):
 def _false_alarm_rate(table, threshold=0.5):
     if _is_undefined("false_alarm_rate", normal_video=table.quiet):
         return float("nan")
-    return float(table.quiet[table.scores >= threshold].sum() / table.quiet.sum())
+    alarms = table.scores >= threshold
+    _warn_of_silence(table, alarms, threshold)
+    return float(table.quiet[alarms].sum() / table.quiet.sum())
+
+
+def _warn_of_silence(table, alarms, threshold):
+    """Warn where no frame, of anomalous videos neither, reaches the threshold.
+
+    Among normal videos alone, silence is what one hopes for.
+    """
+    frames = table.anomalous + table.normal
+    if table.anomalous.any() and not frames[alarms].any():
+        highest = table.scores[np.argmax(frames > 0)]
+        warnings.warn(
+            f"no score reaches the threshold {threshold} (the highest is"
+            f" {highest:.6g}): a false-alarm rate of 0 says nothing here; choose a"
+            " threshold with sklearn_vad.postprocessing.tune_threshold",
+            stacklevel=4,
+        )
 
 
 def _score_gap(table):
@@ -235,7 +309,7 @@ def frame_roc_auc_score(frame_labels, snippet_scores, *, snippet_length=16):
     ...                     snippet_length=2)
     1.0
     """
-    return _frame_roc_auc(_make_table(frame_labels, snippet_scores, snippet_length))
+    return _frame_roc_auc(make_table(frame_labels, snippet_scores, snippet_length))
 
 
 def frame_average_precision_score(
@@ -273,7 +347,7 @@ def frame_average_precision_score(
         raise ValueError(
             f"interpolation must be 'step' or 'trapezoid', got {interpolation!r}"
         )
-    table = _make_table(frame_labels, snippet_scores, snippet_length)
+    table = make_table(frame_labels, snippet_scores, snippet_length)
     return _frame_average_precision(table, interpolation)
 
 
@@ -281,13 +355,16 @@ def false_alarm_rate(frame_labels, snippet_scores, *, threshold=0.5, snippet_len
     """Share of the frames of normal videos that score `threshold` or more.
 
     A normal video is one without an anomalous frame; its frames are pooled
-    with those of the other normal videos.
+    with those of the other normal videos. Where there are anomalous videos and
+    no frame of theirs reaches the threshold either, a rate of 0 is no merit: a
+    warning says so.
 
     Parameters
     ----------
     frame_labels, snippet_scores, snippet_length
         As in `frame_roc_auc_score`.
     threshold : float, default=0.5
+        See `sklearn_vad.postprocessing.tune_threshold`.
 
     Returns
     -------
@@ -309,7 +386,7 @@ def false_alarm_rate(frame_labels, snippet_scores, *, threshold=0.5, snippet_len
         raise TypeError(f"threshold must be a number, got {threshold!r}")
     if np.isnan(threshold):
         raise ValueError("threshold must be a number, got NaN")
-    table = _make_table(frame_labels, snippet_scores, snippet_length)
+    table = make_table(frame_labels, snippet_scores, snippet_length)
     return _false_alarm_rate(table, threshold)
 
 
@@ -337,7 +414,7 @@ def score_gap(frame_labels, snippet_scores, *, snippet_length=16):
     >>> score_gap([[0, 0, 1, 1]], [[0.25, 0.75]], snippet_length=2)
     0.5
     """
-    return _score_gap(_make_table(frame_labels, snippet_scores, snippet_length))
+    return _score_gap(make_table(frame_labels, snippet_scores, snippet_length))
 
 
 def anomalous_roc_auc_score(frame_labels, snippet_scores, *, snippet_length=16):
@@ -368,11 +445,69 @@ def anomalous_roc_auc_score(frame_labels, snippet_scores, *, snippet_length=16):
     ...                         snippet_length=2)
     1.0
     """
-    return _anomalous_roc_auc(_make_table(frame_labels, snippet_scores, snippet_length))
+    return _anomalous_roc_auc(make_table(frame_labels, snippet_scores, snippet_length))
+
+
+def category_roc_auc_score(
+    frame_labels, snippet_scores, categories, *, negatives="own", snippet_length=16
+):
+    """`frame_roc_auc_score` of each category of anomalies.
+
+    Papers print it by two conventions, whose values can't be compared: with all
+    normal videos as negatives, telling videos apart helps too.
+
+    Parameters
+    ----------
+    frame_labels, snippet_scores, snippet_length
+        As in `frame_roc_auc_score`.
+    categories : sequence of str or of tuple of str, one per video
+        A video with several, as in XD-Violence, counts in each of them. Videos
+        without an anomalous frame are normal, whatever their category says.
+    negatives : {"own", "all_normal"}, default="own"
+        Where normal frames come from: from the anomalous videos of the category
+        ("own", as MIST has it), or from these and all normal videos.
+
+    Returns
+    -------
+    aucs : dict of str to float
+        By category, in alphabetical order; NaN, with a warning, where undefined.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `frame_roc_auc_score`, for other `negatives`, and for an anomalous
+        video without a category.
+
+    Examples
+    --------
+    >>> from sklearn_vad.metrics import category_roc_auc_score
+    >>> labels = [[0, 1], [1, 0], [0, 0]]
+    >>> scores = [[0.1, 0.9], [0.3, 0.2], [0.8, 0.1]]
+    >>> categories = ["Arson", "Theft", "Normal"]
+    >>> category_roc_auc_score(labels, scores, categories, snippet_length=1)
+    {'Arson': 1.0, 'Theft': 1.0}
+    >>> category_roc_auc_score(labels, scores, categories, snippet_length=1,
+    ...                        negatives="all_normal")
+    {'Arson': 1.0, 'Theft': 0.666...}
+    """
+    if negatives not in ("own", "all_normal"):
+        raise ValueError(f"negatives must be 'own' or 'all_normal', got {negatives!r}")
+    labels = as_frame_labels(frame_labels, snippet_length)
+    members = _find_members(categories, labels.video_labels)
+    scores, kinds, video = _count_by_snippet(labels, snippet_scores)
+    others = labels.video_labels == 0 if negatives == "all_normal" else False
+    aucs = {}
+    for category, own in members.items():
+        chosen = (own | others)[video]
+        table = _count_by_score(scores[chosen], kinds[:, chosen])
+        aucs[category] = _frame_roc_auc(
+            table, f"category_roc_auc_score of {category!r}"
+        )
+    return aucs
 
 
 def evaluate(frame_labels, snippet_scores, *, snippet_length=16):
-    """Compute every metric of this module at its defaults, in one pass.
+    """Compute the metrics that need nothing else, at their defaults, in one pass.
 
     Parameters
     ----------
@@ -398,7 +533,7 @@ def evaluate(frame_labels, snippet_scores, *, snippet_length=16):
     ...          snippet_length=1)["frame_roc_auc_score"]
     1.0
     """
-    table = _make_table(frame_labels, snippet_scores, snippet_length)
+    table = make_table(frame_labels, snippet_scores, snippet_length)
     return {
         "frame_roc_auc_score": _frame_roc_auc(table),
         "frame_average_precision_score": _frame_average_precision(table),
@@ -409,9 +544,199 @@ def evaluate(frame_labels, snippet_scores, *, snippet_length=16):
 
 
 # --------------------------------------------------------------------------
+# Events
+# --------------------------------------------------------------------------
+def event_average_precision_score(frame_labels, events, *, iou=0.5):
+    """Average precision of predicted events, whatever their category.
+
+    Over all videos, from the highest score down, an event is true when it
+    overlaps a true event of its video by at least `iou` (intersection over
+    union); it takes the one that it overlaps most among those that are still
+    free. The value is the area under precision over recall in steps, as in
+    scikit-learn's ``average_precision_score``; ActivityNet's code interpolates
+    (at each recall the highest precision from there on) and is never lower.
+
+    Events of equal score count at once, and that which begins first in its
+    video is matched first: the order in which they are given does not matter.
+
+    Parameters
+    ----------
+    frame_labels : FrameLabels or sequence of array-like of shape (n_frames_i,)
+        0/1 labels, one array per video. Their runs of 1 are the true events.
+    events : sequence of ndarray of EVENT, or array-like of shape (n_events_i, 3)
+        One array per video, as `sklearn_vad.postprocessing.find_events` returns
+        them: first frame, last frame (excluded), score. Frames past the labels
+        are cut off.
+    iou : float, default=0.5
+        In (0, 1].
+
+    Returns
+    -------
+    average_precision : float
+        In [0, 1]; 0 without predicted events, NaN, with a warning, without true
+        ones.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For events that are no intervals, that end far past their video (by more
+        than 2 snippets and by more than 10 %), or of another number of videos.
+
+    Examples
+    --------
+    >>> from sklearn_vad.metrics import event_average_precision_score
+    >>> labels = [[0, 0, 1, 1, 0, 0, 1, 1], [0, 0, 0]]
+    >>> events = [[(2, 5, 0.9)], [(0, 2, 0.4)]]
+    >>> event_average_precision_score(labels, events)
+    0.5
+    """
+    return _mean_over_ious("event_average_precision_score", frame_labels, events, [iou])
+
+
+def mean_event_average_precision(
+    frame_labels, events, *, ious=(0.1, 0.2, 0.3, 0.4, 0.5)
+):
+    """Mean of `event_average_precision_score` over several overlaps.
+
+    Parameters
+    ----------
+    frame_labels, events
+        As in `event_average_precision_score`.
+    ious : sequence of float, default=(0.1, 0.2, 0.3, 0.4, 0.5)
+        Each in (0, 1].
+
+    Returns
+    -------
+    average_precision : float
+        In [0, 1]; 0 without predicted events, NaN, with a warning, without true
+        ones.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `event_average_precision_score`.
+
+    Examples
+    --------
+    >>> from sklearn_vad.metrics import mean_event_average_precision
+    >>> mean_event_average_precision([[1, 1, 0, 0]], [[(0, 4, 0.9)]], ious=[0.5, 0.7])
+    0.5
+    """
+    ious = as_list(ious, "ious", "a list of numbers")
+    return _mean_over_ious("mean_event_average_precision", frame_labels, events, ious)
+
+
+def _mean_over_ious(metric, frame_labels, events, ious):
+    truth, found = _check_events(frame_labels, events, ious)
+    n_true = np.array([len(own) for own in truth])
+    if _is_undefined(metric, true_event=n_true):
+        return float("nan")
+    return float(np.mean([_event_average_precision(truth, found, x) for x in ious]))
+
+
+def _event_average_precision(truth, found, iou):
+    pairs = zip(truth, found, strict=True)
+    hits = np.concatenate([_find_hits(*pair, iou) for pair in pairs])
+    if len(hits) == 0:
+        return 0.0
+    _, row = np.unique(-np.concatenate(found)[:, 2], return_inverse=True)
+    true = np.bincount(row, weights=hits)
+    precision = np.cumsum(true) / np.cumsum(np.bincount(row))
+    return float(np.sum(precision * true) / sum(map(len, truth)))
+
+
+def _find_hits(truth, events, iou):
+    """Tell of each event of one video whether it is true."""
+    hits = np.zeros(len(events), dtype=bool)
+    if len(truth) == 0:
+        return hits
+    overlaps = _overlaps(events, truth)
+    for i in np.lexsort((events[:, 1], events[:, 0], -events[:, 2])):
+        best = np.argmax(overlaps[i])
+        if overlaps[i, best] >= iou:
+            hits[i] = True
+            overlaps[:, best] = 0  # taken
+    return hits
+
+
+def _overlaps(events, truth):
+    """Return intersection over union, (n_events, n_true_events)."""
+    first, last = events[:, :1], events[:, 1:2]
+    shared = np.minimum(last, truth[:, 1]) - np.maximum(first, truth[:, 0])
+    shared = np.maximum(shared, 0)
+    return shared / (last - first + truth[:, 1] - truth[:, 0] - shared)
+
+
+def runs_of(marked):
+    """Return where runs of True begin and end, end excluded, as (n_runs, 2)."""
+    edges = np.diff(np.asarray(marked), prepend=False, append=False)
+    return np.flatnonzero(edges).reshape(-1, 2)
+
+
+def _check_events(frame_labels, events, ious):
+    """Return true events and predicted ones, (n, 2) and (n, 3) of each video."""
+    if not ious:
+        raise ValueError("ious are empty: expected one or more numbers in (0, 1]")
+    for iou in ious:
+        if not isinstance(iou, Real) or not 0 < iou <= 1:
+            raise ValueError(f"iou must be a number in (0, 1], got {iou!r}")
+    labels = as_frame_labels(frame_labels, 16)
+    values = as_list(events, "events", "a list with one array per video")
+    if len(values) != len(labels):
+        raise ValueError(
+            f"got events of {len(values)} videos and frame labels of {len(labels)}"
+        )
+    found = [
+        _as_events(value, f"events of video {i}") for i, value in enumerate(values)
+    ]
+    slack = np.maximum(2 * labels.snippet_length, 0.1 * labels.n_frames)
+    ends = zip(found, labels.n_frames, slack, strict=True)
+    found = [_cut_events(own, i, *end) for i, (own, *end) in enumerate(ends)]
+    return [runs_of(mask) for mask in labels.masks], found
+
+
+def _as_events(values, name):
+    """Convert the events of one video to floats (n_events, 3)."""
+    array = as_array(values, name)
+    if array.dtype.names and set(EVENT.names) <= set(array.dtype.names):
+        array = np.stack([array[field] for field in EVENT.names], axis=-1)
+    if array.size == 0:
+        return np.empty((0, 3))
+    if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{name} have shape {array.shape} and dtype {array.dtype}, expected"
+            " (n_events, 3) numbers: first frame, last frame (excluded), score"
+        )
+    array = array.astype(float)
+    wrong = ~np.isfinite(array).all(axis=1) | (array[:, 0] < 0)
+    wrong |= array[:, 0] >= array[:, 1]
+    if wrong.any():
+        raise ValueError(
+            f"{name}: expected 0 <= first < last, in frames, and a finite score, got"
+            f" {tuple(array[np.argmax(wrong)].tolist())}"
+        )
+    return array
+
+
+def _cut_events(events, i, n_frames, slack):
+    """Cut what lies past the labels of video `i`, as snippets are cut there."""
+    last = events[:, 1].max(initial=0)
+    if last > n_frames + slack:
+        raise ValueError(
+            f"an event of video {i} ends at frame {last:g}, but the video has"
+            f" {n_frames} frames: events and frame labels must be of the same videos,"
+            " and both count frames"
+        )
+    events = events[events[:, 0] < n_frames]
+    return np.column_stack(
+        [events[:, 0], np.minimum(events[:, 1], n_frames), events[:, 2]]
+    )
+
+
+# --------------------------------------------------------------------------
 # Scorers
 # --------------------------------------------------------------------------
-def _unwrap(estimator, X):
+def unwrap(estimator, X):
     """Return the detector inside pipelines and searches, and `X` as it sees it."""
     while not hasattr(estimator, "score_snippets"):
         if hasattr(estimator, "steps"):  # a Pipeline
@@ -423,8 +748,8 @@ def _unwrap(estimator, X):
             estimator = estimator.estimator_
         else:
             raise TypeError(
-                f"{type(estimator).__name__} has no score_snippets: frame-level"
-                " scorers need a detector, alone, in a Pipeline or in a search"
+                f"{type(estimator).__name__} has no score_snippets: expected a"
+                " detector, alone, in a Pipeline or in a search"
             )
     return estimator, X
 
@@ -449,8 +774,8 @@ class _FrameScorer:
 
     def __call__(self, estimator, X, y=None, *, frame_labels=None, snippet_length=None):
         labels = self._find_labels(y, frame_labels, snippet_length, len(X))
-        detector, X = _unwrap(estimator, X)
-        table = _make_table(labels, detector.score_snippets(X))
+        detector, X = unwrap(estimator, X)
+        table = make_table(labels, detector.score_snippets(X))
         values = {name: metric(table) for name, metric in self._metrics.items()}
         return values if len(values) > 1 else values.popitem()[1]
 

@@ -75,7 +75,7 @@ def check_frame_counts(n_snippets, n_frames, snippet_length):
     ValueError
         When the snippets that the frames fill differ from the bag's by more
         than 2 and by more than 10 %: then `snippet_length` is wrong. The
-        message names the first such video.
+        message names the first such video and, where it can, the cause.
     """
     filled = n_frames / snippet_length
     gap = np.abs(filled - n_snippets)
@@ -84,11 +84,37 @@ def check_frame_counts(n_snippets, n_frames, snippet_length):
         i = int(np.argmax(wrong))
         raise ValueError(
             f"video {i} has {n_snippets[i]} snippets, but its {n_frames[i]} frames"
-            f" fill {filled[i]:.1f} snippets of {snippet_length[i]:g} frames:"
-            " snippet_length must be the number of frames that one snippet covers"
-            f" (about {n_frames[i] / n_snippets[i]:.1f} here), and bags and frames must"
-            " be of the same videos in the same order"
+            f" fill {filled[i]:.1f} snippets of {snippet_length[i]:g} frames: "
+            + _why_counts_differ(n_snippets, n_frames, filled, i)
         )
+
+
+def _why_counts_differ(n_snippets, n_frames, filled, i):
+    """Guess why video `i` has another number of snippets than its frames fill."""
+    ratio = n_snippets[i] / filled[i]
+    if any(abs(ratio / n_crops - 1) <= 0.1 for n_crops in (5, 10)):
+        return (
+            f"{ratio:.1f} times as many. The crops of the video seem to be concatenated"
+            " along its snippets: give them an axis of their own (see the crop layouts"
+            " of sklearn_vad.datasets.load_features), for MultiCropDetector, or score"
+            " one crop"
+        )
+    each = n_frames / n_snippets
+    why = (
+        "snippet_length must be the number of frames that one snippet covers (about"
+        f" {each[i]:.1f} here), and bags and frames must be of the same videos in the"
+        " same order"
+    )
+    # One for all videos, up to a snippet or 2 % of each. Whole snippets only
+    # tell it to within some percent.
+    common = max(round(n_frames.sum() / n_snippets.sum()), 1)
+    rest = np.abs(n_frames / common - n_snippets)
+    if (rest <= np.maximum(1, 0.02 * n_snippets)).all():
+        return f"{why}; a snippet_length of about {common} would fit"
+    if len(n_snippets) > 1 and (n_snippets == n_snippets[0]).all():
+        n = n_snippets[0]
+        return f"{why}; for {n} equal parts of each video it is n_frames / {n}"
+    return why
 
 
 def expand_scores(snippet_scores, n_frames=None, *, snippet_length=16):

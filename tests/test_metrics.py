@@ -1,6 +1,7 @@
 """Frame metrics against scikit-learn, and plain sums, on expanded frames."""
 
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -24,15 +25,19 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn_vad import FrameLabels
 from sklearn_vad.metrics import (
     anomalous_roc_auc_score,
+    category_roc_auc_score,
     evaluate,
+    event_average_precision_score,
     false_alarm_rate,
     frame_average_precision_score,
     frame_average_precision_scorer,
     frame_roc_auc_score,
     frame_roc_auc_scorer,
     frame_scorers,
+    mean_event_average_precision,
     score_gap,
 )
+from sklearn_vad.postprocessing import find_events
 
 METRICS = [
     frame_roc_auc_score,
@@ -95,6 +100,7 @@ def fast_metrics(frame_labels, snippet_scores, snippet_length, threshold):
     options = {"snippet_length": snippet_length}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
+        warnings.filterwarnings("ignore", "no score reaches the threshold")
         values = {m.__name__: m(*arguments, **options) for m in METRICS}
         values["false_alarm_rate"] = false_alarm_rate(
             *arguments, threshold=threshold, **options
@@ -152,6 +158,8 @@ def cases(draw):
 @example(([np.array([1, 0])], [np.array([0.5, 0.1, 0.9])], [1], 0.5))
 # Frames past the last snippet take its score.
 @example(([np.array([0, 0, 0, 1])], [np.array([0.5, 0.9])], [1], 0.5))
+# No frame reaches the threshold.
+@example(([np.array([0]), np.array([1])], [np.array([0.1])] * 2, [1, 1], 0.5))
 def test_values_equal_the_slow_way(case):
     masks, scores, lengths, threshold = case
     slow = slow_metrics(*case)
@@ -303,6 +311,427 @@ def test_evaluate_warns_of_each_undefined_metric():
     assert np.isnan(list(values.values())).all()
     assert len(record) == 4
     assert {warning.filename for warning in record} == {__file__}
+
+
+# --------------------------------------------------------------------------
+# Where a false-alarm rate says nothing
+# --------------------------------------------------------------------------
+@pytest.mark.parametrize("scores", [[[0.1, 0.31], [0.2]], [[0.1], [0.31]]])
+def test_silence_is_no_low_false_alarm_rate(scores):
+    labels = FrameLabels([[0, 1], [0]], snippet_length=1)
+    match = re.escape(
+        "no score reaches the threshold 0.5 (the highest is 0.31): a false-alarm rate"
+        " of 0 says nothing here; choose a threshold with"
+        " sklearn_vad.postprocessing.tune_threshold"
+    )
+    with pytest.warns(UserWarning, match=match) as record:
+        values = false_alarm_rate(labels, scores), evaluate(labels, scores)
+    assert (values[0], values[1]["false_alarm_rate"]) == (0, 0)
+    assert [warning.category for warning in record] == [UserWarning] * 2
+    assert {warning.filename for warning in record} == {__file__}
+
+
+def test_scores_without_frames_reach_no_threshold():
+    with pytest.warns(UserWarning, match=r"threshold 0\.4 \(the highest is 0\.31\)"):
+        false_alarm_rate(
+            [[0, 1], [0]], [[0.31, 0.2, 0.9], [0.1]], threshold=0.4, snippet_length=1
+        )
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "threshold"),
+    [
+        ([[0, 0], [0]], [[0.1, 0.2], [0.3]], 0.5),  # silence is right here
+        ([[0, 1], [0]], [[0.1, 0.5], [0.3]], 0.5),
+        ([[0, 1], [0]], [[0.1, 0.4], [0.3]], 0.4),
+    ],
+)
+def test_a_true_low_false_alarm_rate(labels, scores, threshold):
+    rate = false_alarm_rate(labels, scores, threshold=threshold, snippet_length=1)
+    assert rate == 0
+
+
+# --------------------------------------------------------------------------
+# Categories
+# --------------------------------------------------------------------------
+def slow_category_aucs(masks, snippet_scores, lengths, categories, negatives):
+    """Compute the AUC of each category by scikit-learn, on expanded frames."""
+    videos = expand(masks, snippet_scores, lengths)
+    kept = {}
+    for (labels, _), own in zip(videos, categories, strict=True):
+        for category in own if labels.any() else ():
+            kept[category] = []
+    for category, chosen in kept.items():
+        for video, own in zip(videos, categories, strict=True):
+            is_anomalous = video[0].any()
+            if category in own if is_anomalous else negatives == "all_normal":
+                chosen.append(video)
+    aucs = {}
+    for category, chosen in kept.items():
+        labels, scores = join(chosen)
+        aucs[category] = np.nan if labels.all() else roc_auc_score(labels, scores)
+    return aucs
+
+
+@settings(deadline=None)
+@given(cases(), st.sampled_from(["own", "all_normal"]), st.data())
+def test_category_aucs_equal_the_slow_way(case, negatives, data):
+    masks, scores, lengths, _ = case
+    names = st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(tuple)
+    categories = [data.draw(names) for _ in masks]
+    slow = slow_category_aucs(masks, scores, lengths, categories, negatives)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        fast = category_roc_auc_score(
+            FrameLabels(masks, lengths), scores, categories, negatives=negatives
+        )
+    assert list(fast) == sorted(slow)
+    assert_equal(fast, {name: slow[name] for name in fast})
+
+
+def test_category_aucs_by_hand():
+    labels = FrameLabels([[0, 1], [1, 0], [0, 1, 1], [0, 0]], snippet_length=1)
+    scores = [[0.1, 0.9], [0.3, 0.2], [0.5, 0.6, 0.4], [0.35, 0.1]]
+    # XD-Violence: the third video is both; the normal one is of no category.
+    categories = ["arson", "theft", ("theft", "arson", "theft"), "normal"]
+    aucs = category_roc_auc_score(labels, scores, categories)
+    # arson: .9 .6 .4 against .1 .5; theft: .3 .6 .4 against .2 .5
+    assert aucs == {"arson": 5 / 6, "theft": 4 / 6}
+    aucs = category_roc_auc_score(labels, scores, categories, negatives="all_normal")
+    assert aucs == {
+        "arson": pytest.approx((4 + 4 + 3) / 12),  # and against .35 .1
+        "theft": pytest.approx((4 + 3 + 2) / 12),
+    }
+    options = {"snippet_length": 1}
+    for kind in (tuple, np.array):
+        same = category_roc_auc_score(
+            labels.masks[:2], scores[:2], kind(categories[:2]), **options
+        )
+        assert same == {"arson": 1, "theft": 1}
+        assert {type(name) for name in same} == {str}
+
+
+def test_one_category_of_all_is_the_metric_of_all():
+    rng = np.random.default_rng(0)
+    masks = [rng.random(160) < share for share in (0.3, 0, 0.6, 0, 0.1)]
+    scores = [rng.random(10) for _ in masks]
+    case = masks, scores, ["any"] * 5
+    assert category_roc_auc_score(*case) == {
+        "any": anomalous_roc_auc_score(masks, scores)
+    }
+    assert category_roc_auc_score(*case, negatives="all_normal") == {
+        "any": frame_roc_auc_score(masks, scores)
+    }
+
+
+def test_normal_videos_form_no_category():
+    labels = [[0, 1], [0, 0], [0, 0]]
+    scores = [[0.1, 0.9]] * 3
+    for category in ("normal", "theft", ("a", "b"), None, np.nan, ""):
+        categories = ["theft", category, category]
+        aucs = category_roc_auc_score(labels, scores, categories, snippet_length=1)
+        assert aucs == {"theft": 1}
+
+
+def test_undefined_categories_are_named():
+    labels, scores = [[1, 1], [0, 1], [1, 1]], [[0.1, 0.9]] * 3
+    with pytest.warns(UndefinedMetricWarning) as record:
+        aucs = category_roc_auc_score(labels, scores, ["b", "a", "c"], snippet_length=1)
+    assert aucs == {"a": 1, "b": pytest.approx(np.nan, nan_ok=True), "c": aucs["c"]}
+    assert np.isnan(aucs["c"])
+    assert [str(warning.message) for warning in record] == [
+        f"There is no normal frame, so category_roc_auc_score of {name!r} is not"
+        " defined."
+        for name in "bc"
+    ]
+    assert {warning.filename for warning in record} == {__file__}
+    with pytest.warns(UndefinedMetricWarning, match="no anomalous video") as record:
+        assert category_roc_auc_score([[0]], [[0.1]], ["a"]) == {}
+    assert record[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("categories", "error", "match"),
+    [
+        (["a"], ValueError, "categories of 1 videos and frame labels of 2"),
+        ("ab", TypeError, "categories: expected a list with one text per video"),
+        (["a", 1], TypeError, "categories of video 1: expected a text or a tuple of"),
+        (["a", None], TypeError, "video 1: expected a text .* got NoneType"),
+        (["a", ("b", 1)], TypeError, "video 1: expected a text .*, got 1 among them"),
+        (["a", ()], ValueError, r"video 1 has anomalous frames but no category: \(\)"),
+        (["a", ""], ValueError, "video 1 has anomalous frames but no category: ''"),
+    ],
+)
+def test_bad_categories(categories, error, match):
+    with pytest.raises(error, match=match):
+        category_roc_auc_score([[0, 1], [0, 1]], [[0.1], [0.2]], categories)
+
+
+@pytest.mark.parametrize("negatives", ["all", None])
+def test_bad_negatives(negatives):
+    with pytest.raises(ValueError, match="'own' or 'all_normal', got"):
+        category_roc_auc_score([[0, 1]], [[0.1]], ["a"], negatives=negatives)
+
+
+# --------------------------------------------------------------------------
+# Events
+# --------------------------------------------------------------------------
+def slow_true_events(mask):
+    events, frame = [], 0
+    while frame < len(mask):
+        if mask[frame]:
+            first = frame
+            while frame < len(mask) and mask[frame]:
+                frame += 1
+            events.append(set(range(first, frame)))
+        frame += 1
+    return events
+
+
+def slow_hits(mask, events, iou):
+    """Return (score, is it true?) of each event of one video, on sets of frames."""
+    free, hits = slow_true_events(mask), []
+    for first, last, score in sorted(events, key=lambda e: (-e[2], e[0], e[1])):
+        frames = set(range(first, min(last, len(mask))))
+        ious = [len(frames & true) / len(frames | true) for true in free]
+        is_true = bool(ious) and max(ious) >= iou
+        if is_true:
+            free.pop(int(np.argmax(ious)))
+        hits.append((score, is_true))
+    return hits
+
+
+def slow_event_ap(masks, events, iou, interpolated=False):
+    """Average precision, from a list of points of the curve."""
+    n_true = sum(len(slow_true_events(mask)) for mask in masks)
+    pairs = zip(masks, events, strict=True)
+    hits = [hit for mask, own in pairs for hit in slow_hits(mask, own, iou)]
+    points = []
+    for threshold in sorted({score for score, _ in hits}, reverse=True):
+        reached = [is_true for score, is_true in hits if score >= threshold]
+        points.append((sum(reached) / n_true, sum(reached) / len(reached)))
+    total, recall_before = 0.0, 0.0
+    for i, (recall, precision) in enumerate(points):
+        if interpolated:
+            precision = max(p for _, p in points[i:])
+        total += (recall - recall_before) * precision
+        recall_before = recall
+    return total
+
+
+@st.composite
+def videos_with_events(draw):
+    """Draw (masks, events), an event of truth at least, with ties of all kinds."""
+    masks, events = [], []
+    for i in range(draw(st.integers(1, 4))):
+        n_frames = draw(st.integers(2, 30))
+        mask = np.zeros(n_frames, dtype=int)
+        for _ in range(draw(st.integers(0 if i else 1, 3))):
+            start = draw(st.integers(0, n_frames - 1))
+            mask[start : start + draw(st.integers(1, 10))] = 1
+        own = []
+        for _ in range(draw(st.integers(0, 5))):
+            first = draw(st.integers(0, n_frames - 1))
+            last = first + draw(st.integers(1, 12))
+            own.append((first, last, draw(st.integers(0, 3)) / 3))
+        masks.append(mask)
+        events.append(own)
+    return masks, events
+
+
+IOUS = st.sampled_from([0.1, 0.3, 0.5, 0.75, 1])
+
+
+@settings(deadline=None)
+@given(videos_with_events(), IOUS)
+def test_event_ap_equals_the_slow_way(case, iou):
+    value = event_average_precision_score(*case, iou=iou)
+    assert type(value) is float
+    assert value == pytest.approx(slow_event_ap(*case, iou), rel=0, abs=1e-12)
+    assert value <= slow_event_ap(*case, iou, interpolated=True) + 1e-12
+
+
+@settings(deadline=None)
+@given(videos_with_events(), IOUS)
+def test_event_ap_is_that_of_scikit_learn_times_recall(case, iou):
+    masks, events = case
+    pairs = zip(masks, events, strict=True)
+    hits = [hit for mask, own in pairs for hit in slow_hits(mask, own, iou)]
+    scores, is_true = zip(*hits, strict=True) if hits else ((), ())
+    expected = 0.0
+    if any(is_true):
+        n_true = sum(len(slow_true_events(mask)) for mask in masks)
+        expected = average_precision_score(is_true, scores) * sum(is_true) / n_true
+    value = event_average_precision_score(masks, events, iou=iou)
+    assert value == pytest.approx(expected, rel=0, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(videos_with_events(), IOUS, st.randoms(use_true_random=False))
+def test_event_ap_does_not_depend_on_order(case, iou, random):
+    masks, events = case
+    value = event_average_precision_score(masks, events, iou=iou)
+    pairs = list(zip(masks, events, strict=True))
+    pairs = [(mask, random.sample(own, len(own))) for mask, own in pairs]
+    random.shuffle(pairs)
+    shuffled = tuple(map(list, zip(*pairs, strict=True)))
+    assert event_average_precision_score(*shuffled, iou=iou) == value
+
+
+def test_of_equal_scores_the_first_event_is_matched_first():
+    mask = [1, 1, 0, 0, 1, 1, 0]
+    # The long one overlaps both true events alike: alone it takes the first.
+    for events in ([(0, 6, 0.5), (0, 3, 0.5)], [(0, 6, 0.5), (1, 3, 0.5)]):
+        long, short = events
+        found = slow_event_ap([mask], [events], 0.3)
+        assert found == (1 if long[0] == short[0] else 0.25)
+        for own in (events, events[::-1]):
+            assert event_average_precision_score([mask], [own], iou=0.3) == found
+
+
+def test_event_ap_by_hand():
+    masks = [[0, 1, 1, 0, 0, 1, 1, 1, 1, 0], [0] * 10]
+    both = (1, 3, 0.9), (5, 9, 0.8)
+    ap = event_average_precision_score
+    assert ap(masks, [both, []]) == 1
+    assert ap(masks, [both[:1], []]) == 0.5
+    assert ap(masks, [[], []]) == 0
+    # A false event above, between, beside and below the two.
+    for score, expected in [
+        (1.0, (1 / 2 + 2 / 3) / 2),
+        (0.85, (1 + 2 / 3) / 2),
+        (0.8, (1 + 2 / 3) / 2),
+        (0.1, 1),
+    ]:
+        assert ap(masks, [both, [(0, 10, score)]]) == pytest.approx(expected)
+    # A true event is found once.
+    twice = [(5, 9, 0.9), (5, 9, 0.8), (1, 3, 0.7)]
+    assert ap(masks, [twice, []]) == pytest.approx((1 + 2 / 3) / 2)
+    # 3 of 5 frames are shared.
+    for iou, expected in [(0.6, 0.5), (0.61, 0)]:
+        assert ap(masks, [[(6, 10, 0.9)], []], iou=iou) == expected
+    # Of two true ones, the event takes that which it overlaps most, and a second
+    # event the other one; alone, it takes nothing that it overlaps too little.
+    wide = [(1, 9, 0.9), (1, 4, 0.8)]
+    assert ap(masks, [wide, []], iou=0.5) == 1
+    assert ap(masks, [[wide[0], (5, 9, 0.8)], []], iou=0.5) == 0.5
+
+
+def test_event_ap_takes_what_find_events_returns():
+    rng = np.random.default_rng(0)
+    masks = [np.repeat(rng.random(20) < 0.3, 8)[:157] for _ in range(5)]
+    scores = [mask[::8] * 0.5 + rng.random(20) / 2 for mask in masks]
+    labels = FrameLabels(masks, snippet_length=8)
+    events = find_events(scores, labels.n_frames, snippet_length=8, threshold=0.4)
+    value = event_average_precision_score(labels, events)
+    assert 0 < value < 1
+    slow = slow_event_ap(masks, [e.tolist() for e in events], 0.5)
+    assert value == pytest.approx(slow)
+    for same in (
+        [e.tolist() for e in events],
+        [np.array(e.tolist()) for e in events],
+        tuple([tuple(event) for event in e] for e in events),
+        [e[["score", "last", "first"]] for e in events],
+    ):
+        assert event_average_precision_score(masks, same) == value
+    # Without frame counts, the last event ends where the last snippet does.
+    events = find_events(scores, snippet_length=8, threshold=0.4)
+    assert max(e["last"].max() for e in events) == 160
+    assert event_average_precision_score(labels, events) == value
+
+
+def test_frames_past_the_labels_count_nowhere():
+    mask = [0] * 80 + [1] * 20
+    for last in (100, 110, 132):  # up to two snippets
+        assert event_average_precision_score([mask], [[(80, last, 0.9)]], iou=1) == 1
+    with_more = [[(80, 100, 0.4), (100, 116, 0.9)]]
+    assert event_average_precision_score([mask], with_more) == 1
+    match = "an event of video 1 ends at frame 133, but the video has 100 frames"
+    with pytest.raises(ValueError, match=match):
+        event_average_precision_score([mask, mask], [[], [(80, 133, 0.9)]])
+    labels = FrameLabels([mask], snippet_length=20)
+    assert event_average_precision_score(labels, [[(80, 140, 0.9)]], iou=1) == 1
+    long = [[0] * 800 + [1] * 200]  # up to 10 %
+    assert event_average_precision_score(long, [[(800, 1100, 0.9)]], iou=1) == 1
+    with pytest.raises(ValueError, match="ends at frame 1101"):
+        event_average_precision_score(long, [[(800, 1101, 0.9)]])
+
+
+@settings(deadline=None)
+@given(videos_with_events(), st.lists(IOUS, min_size=1, max_size=4))
+def test_mean_event_ap_is_the_mean(case, ious):
+    values = [event_average_precision_score(*case, iou=iou) for iou in ious]
+    value = mean_event_average_precision(*case, ious=ious)
+    assert type(value) is float
+    assert value == pytest.approx(np.mean(values))
+    assert mean_event_average_precision(*case, ious=np.array(ious)) == value
+
+
+def test_mean_event_ap_by_default():
+    # Half of the event is true: it is found at 0.1 to 0.5, and at 0.55 no more.
+    case = [[1, 1, 0, 0]], [[(0, 4, 0.9)]]
+    assert mean_event_average_precision(*case) == 1
+    case = [[1, 1, 0, 0, 0]], [[(0, 5, 0.9)]]
+    assert mean_event_average_precision(*case) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    "metric", [event_average_precision_score, mean_event_average_precision]
+)
+def test_no_true_event_warns_once_and_gives_nan(metric):
+    for events in ([[], []], [[(0, 1, 0.5)], []]):
+        match = f"There is no true event, so {metric.__name__} is not defined"
+        with pytest.warns(UndefinedMetricWarning, match=match) as record:
+            assert np.isnan(metric([[0, 0], [0]], events))
+        assert len(record) == 1
+        assert record[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "metric", [event_average_precision_score, mean_event_average_precision]
+)
+@pytest.mark.parametrize(
+    ("events", "error", "match"),
+    [
+        ([[]], ValueError, "events of 1 videos and frame labels of 2"),
+        (None, TypeError, "events: expected a list with one array per video"),
+        ([[], [(0, 1)]], ValueError, r"video 1 have shape \(1, 2\) .* \(n_events, 3\)"),
+        ([(0, 1, 0.5), []], ValueError, r"events of video 0 have shape \(3,\)"),
+        ([[], [("0", "1", "2")]], ValueError, "events of video 1 have .* dtype <U1"),
+        (
+            [[], [(1, 1, 0.5)]],
+            ValueError,
+            r"video 1: .* first < last.* \(1.0, 1.0, 0.5",
+        ),
+        ([[], [(-1, 1, 0.5)]], ValueError, "video 1: expected 0 <= first < last"),
+        ([[(0, 1, np.nan)], []], ValueError, "video 0: .* a finite score, got"),
+        (
+            [[(0, np.inf, 0.5)], []],
+            ValueError,
+            "events of video 0: expected 0 <= first",
+        ),
+        ([[], [(0, 1, 0.5), (0, 99, 0.5)]], ValueError, "of video 1 ends at frame 99"),
+    ],
+)
+def test_bad_events(metric, events, error, match):
+    with pytest.raises(error, match=match):
+        metric([[0, 1], [0, 0, 1]], events)
+
+
+@pytest.mark.parametrize("iou", [0, -0.5, 1.1, np.nan, "0.5", None, [0.5]])
+def test_bad_iou(iou):
+    match = re.escape(f"iou must be a number in (0, 1], got {iou!r}")
+    with pytest.raises(ValueError, match=match):
+        event_average_precision_score([[0, 1]], [[]], iou=iou)
+    with pytest.raises(ValueError, match=match):
+        mean_event_average_precision([[0, 1]], [[]], ious=[0.5, iou])
+
+
+def test_bad_ious():
+    with pytest.raises(ValueError, match=r"ious are empty: expected .* in \(0, 1\]"):
+        mean_event_average_precision([[0, 1]], [[]], ious=[])
+    with pytest.raises(TypeError, match="ious: expected a list of numbers, got float"):
+        mean_event_average_precision([[0, 1]], [[]], ious=0.5)
 
 
 # --------------------------------------------------------------------------
