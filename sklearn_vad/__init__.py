@@ -16,6 +16,7 @@ _EXPORTS = {
     "DAMAnomalyDetector": "sklearn_vad.detectors",
     "DDLAnomalyDetector": "sklearn_vad.detectors",
     "MILRankingAnomalyDetector": "sklearn_vad.detectors",
+    "MultiCropDetector": "sklearn_vad.detectors",
     "STAAnomalyDetector": "sklearn_vad.detectors",
 }
 

@@ -1,7 +1,7 @@
 """Where bags lie, in memory, in files or in a store, and what a bag may be.
 
-The three storages answer the same: `lengths`, `tail` (the shape of a snippet),
-`dtype`, and ``read(index, name)``, which returns one checked, read-only bag.
+All storages answer the same: `lengths`, `tail` (the shape of a snippet), `dtype`,
+and ``read(index, name)``, which returns one checked, read-only bag.
 """
 
 import json
@@ -377,6 +377,57 @@ class InStore(InMemory):
 
     def __reduce__(self):
         return InStore, (self.path, self.fingerprints)
+
+
+class Mapped:
+    """Bags seen through a function, which runs each time that a bag is read.
+
+    It pickles as the bags, a store as its path, and the function.
+
+    Parameters
+    ----------
+    bags : Bags
+    function : callable
+        From a bag to an array; see `apply`.
+    lengths, tail, dtype
+        What the function promises, in place of those of `bags`.
+    """
+
+    def __init__(self, bags, function, lengths, tail, dtype):
+        self.bags = bags
+        self.function = function
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+        self.tail = tuple(tail)
+        self.dtype = np.dtype(dtype)
+
+    def take(self, index):
+        """Return the bags at `index` only, seen through the same function."""
+        lengths = self.lengths[index]
+        return Mapped(self.bags[index], self.function, lengths, self.tail, self.dtype)
+
+    def read(self, index, name):
+        bag = apply(self.function, self.bags._read(index, name), name)
+        promised = (int(self.lengths[index]), *self.tail)
+        if bag.shape != promised:
+            raise ValueError(
+                f"{name}, transformed, has shape {bag.shape}, expected {promised}"
+            )
+        bag = _to_dtype(bag, self.dtype).view()
+        _check_finite(bag, f"{name}, transformed,")
+        bag.flags.writeable = False
+        return bag
+
+
+def apply(function, bag, name):
+    """Return what a function makes of a bag as floats; errors name the bag."""
+    try:
+        bag = as_array(function(bag), "the result")
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    name = f"{name}, transformed,"
+    bag = _to_dtype(bag, _float_dtype(bag.dtype, name))
+    _check_bag_shape(bag.shape, name)
+    return bag
 
 
 def _is_list_of(kind, values):

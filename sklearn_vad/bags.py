@@ -23,6 +23,7 @@ from ._storage import (
     InFiles,
     InMemory,
     InStore,
+    Mapped,
     as_array,
     as_bag,
     as_list,
@@ -262,6 +263,11 @@ class Bags:
         return 1 + len(self._source.tail)
 
     @property
+    def snippet_shape(self):
+        """Shape of every snippet: all axes of a bag but the first."""
+        return self._source.tail
+
+    @property
     def n_steps(self):
         """Inner time steps of every snippet, None without such an axis."""
         return None if self.bag_ndim == 2 else int(self._source.tail[0])
@@ -283,9 +289,12 @@ class Bags:
     def __getitem__(self, key):
         key = _check_key(key, len(self))
         if isinstance(key, int):
-            return self._source.read(self._index[key], bag_name(key, self.ids))
+            return self._read(key, bag_name(key, self.ids))
         ids = None if self.ids is None else self.ids[key]
         return Bags(self._source, self._index[key], ids)
+
+    def _read(self, position, name):
+        return self._source.read(self._index[position], name)
 
     def __array__(self, dtype=None, copy=None):
         if dtype is not None and np.dtype(dtype).kind != "O":
@@ -314,9 +323,12 @@ class Bags:
             return {"_source": source}  # the rest is read from the store again
         if isinstance(source, InStore) or whole:
             return self.__dict__
-        # A subset in memory takes its own snippets only.
-        flat = np.concatenate(list(self)) if len(self) else source.flat[:0]
-        source = InMemory(flat, self.lengths)
+        # A subset takes its own snippets only.
+        if isinstance(source, Mapped):
+            source = source.take(self._index)
+        else:
+            flat = np.concatenate(list(self)) if len(self) else source.flat[:0]
+            source = InMemory(flat, self.lengths)
         return {"_source": source, "_index": np.arange(len(self)), "ids": self.ids}
 
     def __setstate__(self, state):
@@ -324,6 +336,63 @@ class Bags:
         if "_index" not in state:
             self._index = np.arange(len(self._source.lengths))
             self.ids = self._source.ids
+
+
+def stack_snippets(bags, positions=None, dtype=None):
+    """Copy the snippets of bags, of all or of those at `positions`, into one array.
+
+    Parameters
+    ----------
+    bags : Bags
+    positions : sequence of int, default=None
+    dtype : dtype, default=None
+        That of the bags by default.
+
+    Returns
+    -------
+    flat : ndarray of shape (total_snippets, ..., n_features)
+    """
+    positions = range(len(bags)) if positions is None else positions
+    ends = np.cumsum(bags.lengths[positions])
+    flat = np.empty((ends[-1], *bags.snippet_shape), dtype or bags.dtype)
+    for i, end in zip(positions, ends, strict=True):
+        bag = bags[i]
+        flat[end - len(bag) : end] = bag
+    return flat
+
+
+def map_bags(bags, function, lengths=None, snippet_shape=None, dtype=None):
+    """Return bags as a function makes them, ids kept.
+
+    Bags in memory give bags in memory, made at once. All others are made when
+    they are read, each time anew, so that nothing is loaded at once.
+
+    Parameters
+    ----------
+    bags : Bags
+    function : callable
+        From one bag to one array; it pickles.
+    lengths : ndarray of shape (n_bags,), default=None
+    snippet_shape : tuple, default=None
+    dtype : dtype, default=None
+        What the function promises; None where it changes nothing.
+
+    Returns
+    -------
+    bags : Bags
+    """
+    source = Mapped(
+        bags,
+        function,
+        bags.lengths if lengths is None else lengths,
+        bags.snippet_shape if snippet_shape is None else snippet_shape,
+        bags.dtype if dtype is None else dtype,
+    )
+    order = np.arange(len(bags))
+    mapped = Bags(source, order, bags.ids)
+    if type(bags._source) is not InMemory:  # a store is memory-mapped, not in memory
+        return mapped
+    return Bags(InMemory(stack_snippets(mapped), source.lengths), order, bags.ids)
 
 
 def _check_key(key, n):

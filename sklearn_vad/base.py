@@ -272,10 +272,10 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     def _check_bag_ndim(self, bags, reset):
         n_axes, name = bags.bag_ndim, type(self).__name__
         if n_axes not in self._bag_ndims:
+            steps = " or (n_snippets, n_steps, n_features)" * (3 in self._bag_ndims)
             raise ValueError(
-                f"bags have {n_axes} axes, {name} takes (n_snippets, n_features); for"
-                " crops of the same snippets, average their scores or use"
-                " MultiCropDetector"
+                f"bags have {n_axes} axes, {name} takes (n_snippets, n_features){steps};"
+                f" for crops, on axis 1, use MultiCropDetector({name}())"
             )
         if not reset and n_axes != self._bag_ndim:
             raise ValueError(

@@ -3,11 +3,13 @@
 from ._dam import DAMAnomalyDetector
 from ._ddl import DDLAnomalyDetector
 from ._mil_ranking import MILRankingAnomalyDetector
+from ._multi_crop import MultiCropDetector
 from ._sta import STAAnomalyDetector
 
 __all__ = [
     "DAMAnomalyDetector",
     "DDLAnomalyDetector",
     "MILRankingAnomalyDetector",
+    "MultiCropDetector",
     "STAAnomalyDetector",
 ]
