@@ -1,0 +1,854 @@
+"""Feature files as people have them: five formats, five layouts, one `Bags`.
+
+What the field hands around, and how to read it:
+
+========================================= ==========================================
+Features                                  Call
+========================================= ==========================================
+One .npy per video, (T, D); or 32 ready   ``load_features(folder)``
+segments, (32, D)
+UCF-Crime, I3D, ten crops in one file:    ``load_features(folder, n_crops=10,``
+(T, 10, D), as RTFM and its heirs use     ``layout="snippets_crops")``
+The same with crops first, (10, T, D)     ``layout="crops_snippets", n_crops=10``
+XD-Violence, and the UCF-Crime files of   ``load_features(folder, n_crops=5,``
+its authors: video__0.npy to __4.npy      ``layout="crop_files")``
+Of these the centre crop alone            ``layout="crop_files", pattern="*__0.npy"``
+Sultani's C3D: .txt, 32 lines of 4096     ``load_features(folder, pattern="*.txt")``
+DAM's snippets with inner time steps,     ``layout="snippets_steps"``
+(T, n_steps, D)
+MATLAB or HDF5, several arrays in a file  ``load_features(folder, key="features")``
+========================================= ==========================================
+
+Bags of the crop layouts are (n_snippets, n_crops, n_features).
+
+Nothing is ever unpickled. A file that promises far more data than one of its size
+would hold is refused before any are read: see `_most_bytes`.
+"""
+
+import itertools
+import math
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import partial
+from numbers import Integral
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy_format
+from scipy.io import loadmat, matlab, whosmat
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from tqdm.auto import tqdm
+
+from .._storage import (
+    InFiles,
+    _check_bag_shape,
+    _check_finite,
+    _fingerprint,
+    _float_dtype,
+    _read_npy_header,
+    _to_dtype,
+    as_list,
+    bag_name,
+    check_ids,
+    check_same_tail,
+    is_store,
+)
+from ..bags import Bags
+
+# What one file holds; `_check_layout` counts the axes.
+_LAYOUTS = {
+    "snippets": "(n_snippets, n_features)",
+    "snippets_steps": "(n_snippets, n_steps, n_features)",
+    "snippets_crops": "(n_snippets, n_crops, n_features)",
+    "crops_snippets": "(n_crops, n_snippets, n_features)",
+    "crop_files": "(n_snippets, n_features)",
+}
+_TURNED = {
+    "snippets_crops": "crops_snippets",
+    "crops_snippets": "snippets_crops",
+}
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill")
+_CROP_NAME = re.compile(r"(.+)__([0-9]+)", re.DOTALL)
+
+_MAX_NPY_HEADER = 10_000
+_MAX_MAT_HEADER = 4096  # class, shape and name of a variable
+_MAX_LINE = 4 * 2**20  # bytes of a line of text
+_MAX_LISTED = 20  # names in an error message
+_HDF5_HARMLESS = (2, 3, 5, 6)  # shuffle, checksum, n-bit and scale-offset filters
+
+
+@validate_params(
+    {
+        "source": "no_validation",
+        "pattern": [str, None],
+        "layout": [StrOptions(set(_LAYOUTS))],
+        "n_crops": [Interval(Integral, 1, None, closed="left"), None],
+        "key": [str, None],
+        "ids": "no_validation",
+        "progress": ["boolean"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def load_features(
+    source,
+    *,
+    pattern=None,
+    layout="snippets",
+    n_crops=None,
+    key=None,
+    ids=None,
+    progress=True,
+):
+    """Use feature files of many formats as bags, read only when needed.
+
+    The shapes of all files are read and checked at the call, their data on use.
+    Nothing is ever unpickled.
+
+    ======================== ==========================================================
+    Suffix                   Content
+    ======================== ==========================================================
+    ``.npy``                 one array
+    ``.npz``                 one array, or several of which `key` names one
+    ``.h5``, ``.hdf5``       the same; needs h5py, ``pip install 'sklearn_vad[hdf5]'``
+    ``.mat``                 the same; version 7.3 needs h5py
+    ``.txt``                 one line per snippet, numbers separated by white space;
+                             read as float32
+    ======================== ==========================================================
+
+    Parameters
+    ----------
+    source : str, path, or sequence of str or path
+        A folder, searched with all its subfolders, or the files themselves. In a
+        folder, names that begin with a dot are left out, and links to other folders
+        are not followed.
+    pattern : str, default=None
+        Which files of a folder to take, such as ``"*.npy"`` or ``"train/*.npy"``.
+        By default all with one of the suffixes above.
+    layout : str, default="snippets"
+        What one file holds:
+
+        - ``"snippets"``: (n_snippets, n_features);
+        - ``"snippets_steps"``: (n_snippets, n_steps, n_features), for DAM;
+        - ``"snippets_crops"``: (n_snippets, n_crops, n_features);
+        - ``"crops_snippets"``: (n_crops, n_snippets, n_features);
+        - ``"crop_files"``: (n_snippets, n_features), one crop of a video; the files
+          ``video__0.npy``, ``video__1.npy`` and so on make one bag.
+
+        Bags of the last three are (n_snippets, n_crops, n_features).
+    n_crops : int, default=None
+        Crops of every video; another number is an error. By default, all videos
+        must have as many as the first. Give it where you know it: in videos of equal
+        length, nothing else tells crops from snippets.
+    key : str, default=None
+        Name of the array in files that hold several; ``"group/name"`` in HDF5.
+    ids : sequence of str, default=None
+        Names of the videos, if `source` is no folder. By default the file names
+        without suffix and crop number; where two folders have the same, the path
+        from the folder that holds both.
+    progress : bool, default=True
+        Show a progress bar while the shapes are read.
+
+    Returns
+    -------
+    bags : Bags
+        In the order of their ids from a folder, in the given order else. It pickles
+        as paths.
+
+    Raises
+    ------
+    ValueError
+        For missing, damaged and unknown files, pickles, shapes that don't fit the
+        layout, and videos that differ in crops, steps or features, at the call; for
+        NaN, infinity, damaged data and files changed since the call, on use.
+    TypeError
+        For arrays of anything but real numbers.
+    ImportError
+        For HDF5 files without h5py.
+
+    See Also
+    --------
+    Bags.save : Write what was read as one memory-mapped store, much faster to use.
+    Bags.from_files : The same for .npy files, not even opened before they are used.
+
+    Notes
+    -----
+    MATLAB writes the axes of an array in reverse order into HDF5. They are turned back
+    for .mat files; for .h5 files that MATLAB's ``h5write`` made they are not.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from sklearn_vad.datasets import load_features
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name, n_snippets in [("fight", 5), ("street", 3)]:
+    ...         np.save(os.path.join(folder, name), np.ones((n_snippets, 10, 4)))
+    ...     bags = load_features(folder, layout="snippets_crops", progress=False)
+    ...     bags.ids.tolist(), bags.lengths.tolist(), bags[0].shape
+    (['fight', 'street'], [5, 3], (5, 10, 4))
+    """
+    if n_crops is not None and "crop" not in layout:
+        raise ValueError(f"{n_crops=} is for layouts with crops, got {layout=}")
+    in_folder = isinstance(source, (str, os.PathLike))
+    paths = _search(source, pattern, ids) if in_folder else _listed(source, pattern)
+    stems, videos = _join_crops(paths) if layout == "crop_files" else _one_each(paths)
+    if ids is None:
+        ids = _default_ids(stems, videos, source if in_folder else None)
+    ids = check_ids(ids, len(videos))
+    if in_folder:
+        order = np.argsort(ids, kind="stable")
+        videos, ids = [videos[i] for i in order], ids[order]
+    files = FeatureFiles(videos, ids, layout, key)
+    files.read_headers(n_crops, progress)
+    return Bags(files, np.arange(len(videos)), ids)
+
+
+# --------------------------------------------------------------------------
+# Which files, and which of them make one video
+# --------------------------------------------------------------------------
+def _search(source, pattern, ids):
+    """Return the absolute paths of a folder's feature files."""
+    if ids is not None:
+        raise ValueError("ids are for a list of paths; in a folder, file names are ids")
+    folder = Path(os.path.abspath(source))
+    if not folder.is_dir():
+        what = "a file, not a folder: say [path]" if folder.exists() else "no folder"
+        raise ValueError(f"{str(folder)!r} is {what}")
+    if is_store(folder):
+        raise ValueError(f"{str(folder)!r} is a store: open it with Bags.open")
+    try:
+        found = sorted(folder.rglob("*" if pattern is None else pattern))
+    except (ValueError, NotImplementedError) as error:
+        raise ValueError(f"{pattern=} is no pattern of file names: {error}") from error
+    files = [str(path) for path in found if _is_visible_file(path, folder)]
+    if pattern is None:
+        chosen = [path for path in files if _suffix(path) in _FORMATS]
+    else:
+        chosen = files
+    if not chosen:
+        suffixes = ", ".join(sorted({_suffix(path) for path in files} - {""}))
+        raise ValueError(
+            f"{str(folder)!r} holds no files"
+            f"{'' if pattern is None else f' that match {pattern!r}'} to read:"
+            f" expected {', '.join(_FORMATS)}, found {suffixes or 'none'}"
+            " (pickles such as .pt, .pth and .pkl are never opened)"
+        )
+    return chosen
+
+
+def _is_visible_file(path, folder):
+    parts = path.relative_to(folder).parts
+    return path.is_file() and not any(part.startswith(".") for part in parts)
+
+
+def _listed(paths, pattern):
+    """Return a list of paths as absolute ones."""
+    if pattern is not None:
+        raise ValueError(f"{pattern=} is for a folder, got a list of paths")
+    paths = as_list(paths, "source", "a folder or a list of paths")
+    if not paths:
+        raise ValueError("no files: expected a list with at least one path")
+    for index, path in enumerate(paths):
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(
+                f"source[{index}] has type {type(path).__name__}, expected the path"
+                " of a file; for arrays use Bags.from_list"
+            )
+    return [os.path.abspath(path) for path in paths]
+
+
+def _suffix(path):
+    return os.path.splitext(path)[1].lower()
+
+
+def _one_each(paths):
+    """Return the stems of videos of one file each, and lists of that file."""
+    return [os.path.splitext(path)[0] for path in paths], [[path] for path in paths]
+
+
+def _join_crops(paths):
+    """Return the stems of videos, without crop number, and the files of each."""
+    videos = {}
+    for path in paths:
+        stem = os.path.join(os.path.dirname(path), _crop_of(path)[0])
+        videos.setdefault(stem, []).append(path)
+    return list(videos), [sorted(files, key=_crop_of) for files in videos.values()]
+
+
+def _crop_of(path):
+    """Return the video and the crop number that a file's name tells."""
+    found = _CROP_NAME.fullmatch(os.path.splitext(os.path.basename(path))[0])
+    if found is None:
+        raise ValueError(
+            f"{path!r} has no crop number in its name, expected one such as"
+            " video__0.npy for layout='crop_files'"
+        )
+    return found[1], int(found[2])
+
+
+def _default_ids(stems, videos, folder):
+    """Return file names; for one that comes twice, the path from the folder."""
+    files = {}
+    for stem, (file, *_) in zip(stems, videos, strict=True):
+        if stem in files:
+            raise ValueError(
+                f"{files[stem]!r} and {file!r} have the same name, expected one file"
+                " per video; pattern takes some files of a folder, ids name a list"
+            )
+        files[stem] = file
+    names = [os.path.basename(stem) for stem in stems]
+    counts = Counter(names)
+    if folder is None:
+        folder = os.path.commonpath([os.path.dirname(stem) for stem in stems])
+    return [
+        name if counts[name] == 1 else Path(os.path.relpath(stem, folder)).as_posix()
+        for name, stem in zip(names, stems, strict=True)
+    ]
+
+
+# --------------------------------------------------------------------------
+# The storage behind the bags
+# --------------------------------------------------------------------------
+class FeatureFiles(InFiles):
+    """Feature files of any format and layout; several per bag if crops are apart.
+
+    It pickles as paths, with the shape and dtype of every bag.
+    """
+
+    def __init__(self, videos, ids, layout, key):
+        self.paths = videos
+        self.fingerprints = [[_fingerprint(p) for p in files] for files in videos]
+        self.ids = ids
+        self.layout = layout
+        self.key = key
+        self._headers = None
+
+    def read_headers(self, n_crops, progress):
+        """Read the shapes of all files, and check that they make like bags."""
+        bar = tqdm(
+            self.paths,
+            desc="reading shapes",
+            unit="video",
+            leave=False,
+            disable=not progress,
+        )
+        with bar:
+            headers = [
+                self._read_header(files, bag_name(index, self.ids))
+                for index, files in enumerate(bar)
+            ]
+        shapes = [shape for shape, _ in headers]
+        if "crop" in self.layout:
+            self._check_crops(shapes, n_crops)
+        check_same_tail(shapes, self.ids)
+        self._headers = headers
+
+    def _read_header(self, files, name):
+        """Return the shape and dtype of the bag that these files make."""
+        if self.layout == "crop_files":
+            _check_crop_numbers(files, name)
+        shapes, dtypes = [], set()
+        for path in files:
+            file_name = f"{name}: {path!r}"
+            _check_path(path, file_name)
+            shape, dtype = _read_part("header", path, self.key, file_name)
+            _check_layout(shape, self.layout, file_name)
+            _check_bag_shape(shape, file_name)
+            dtypes.add(_float_dtype(dtype, file_name))
+            shapes.append(shape)
+            if shape != shapes[0]:
+                raise ValueError(
+                    f"{file_name} has shape {shape}, expected {shapes[0]} as in"
+                    f" {files[0]!r}, another crop of this video"
+                )
+        if self.layout == "crop_files":
+            shape = (shape[0], len(files), *shape[1:])
+        elif self.layout == "crops_snippets":
+            shape = (shape[1], shape[0], *shape[2:])
+        return shape, np.result_type(*dtypes)
+
+    def _check_crops(self, shapes, n_crops):
+        """Raise unless all bags have `n_crops` crops, or as many as the first."""
+        expected = n_crops or shapes[0][1]
+        wrong = next((i for i, s in enumerate(shapes) if s[1] != expected), None)
+        if wrong is None:
+            return
+        hint = "pattern takes files of one kind from a folder"
+        lengths = {shape[0] for shape in shapes}
+        if self.layout in _TURNED and lengths == {n_crops or shapes[0][0]}:
+            other = _TURNED[self.layout]
+            hint = (
+                f"since all have {shapes[0][0]} snippets, this looks like"
+                f" layout={other!r}, {_LAYOUTS[other]}"
+            )
+        raise ValueError(
+            f"{bag_name(wrong, self.ids)}: {self.paths[wrong][0]!r} makes"
+            f" {shapes[wrong][0]} snippets of {shapes[wrong][1]} crops, expected"
+            f" {expected} crops{'' if n_crops else f' as in {bag_name(0, self.ids)}'};"
+            f" {hint}"
+        )
+
+    def read(self, index, name):
+        shape, dtype = self._headers[index]
+        files = zip(self.paths[index], self.fingerprints[index], strict=True)
+        if self.layout == "crop_files":
+            shape = shape[:1] + shape[2:]  # of each file
+            crops = [self._read_file(*file, shape, name) for file in files]
+            bag = np.stack(crops, axis=1)
+        else:
+            bag = self._read_file(*next(files), shape, name)
+        bag = _to_dtype(bag, dtype)
+        bag.flags.writeable = False
+        return bag
+
+    def _read_file(self, path, fingerprint, shape, name):
+        """Return the array of one file, snippets first, checked."""
+        name = f"{name}: {path!r}"
+        if _fingerprint(path) != fingerprint:
+            what = "changed on disk" if os.path.exists(path) else "was removed"
+            raise ValueError(f"{name} {what} after load_features; call it again")
+        array = _read_part("data", path, self.key, name)
+        array = _to_dtype(array, _float_dtype(array.dtype, name))
+        if self.layout == "crops_snippets":
+            array = array.swapaxes(0, 1)
+        if array.shape != shape:
+            raise ValueError(
+                f"{name} is damaged: it promised shape {shape}, and has {array.shape}"
+            )
+        _check_finite(array, name)
+        return array
+
+
+def _check_path(path, name):
+    """Raise unless `path` is a file of a format that is read."""
+    suffix = _suffix(path)
+    if suffix in _PICKLES:
+        raise ValueError(
+            f"{name} is a pickle, which is never opened, since it can run any code;"
+            f" expected {', '.join(_FORMATS)}"
+        )
+    if suffix not in _FORMATS:
+        raise ValueError(
+            f"{name} is of no known format, expected {', '.join(_FORMATS)}"
+        )
+    if not os.path.isfile(path):
+        raise ValueError(f"{name}: no such file")
+
+
+def _check_layout(shape, layout, name):
+    """Raise unless an array has the axes of its layout, which is never guessed."""
+    fitting = [
+        other for other, axes in _LAYOUTS.items() if axes.count("n_") == len(shape)
+    ]
+    if layout not in fitting:
+        others = "".join(f"; or is it layout={o!r}, {_LAYOUTS[o]}?" for o in fitting)
+        raise ValueError(
+            f"{name} has shape {shape}, expected {_LAYOUTS[layout]} for"
+            f" {layout=}{others}"
+        )
+
+
+def _check_crop_numbers(files, name):
+    """Raise unless the crops of a video are numbered 0, 1, 2 and so on."""
+    numbers = [_crop_of(path)[1] for path in files]
+    if numbers != list(range(len(numbers))):
+        raise ValueError(
+            f"{name}: {files[0]!r} and its like have crop numbers {numbers},"
+            f" expected every number from 0 to {numbers[-1]} once"
+        )
+
+
+# --------------------------------------------------------------------------
+# Formats: for each, a function that returns (shape, dtype), and one the array
+# --------------------------------------------------------------------------
+class _UnfitError(ValueError):
+    """What is wrong with a file, worded to follow its name."""
+
+
+def _read_part(part, path, key, name):
+    """Return the "header" of a file, (shape, dtype), or its "data", an array."""
+    suffix = _suffix(path)
+    try:
+        return _FORMATS[suffix][part](path, key)
+    except ImportError as error:
+        raise ImportError(
+            f"{name} needs h5py: pip install 'sklearn_vad[hdf5]'"
+        ) from error
+    except _UnfitError as error:
+        raise ValueError(f"{name} {error}") from error
+    except Exception as error:  # damaged files fail in a hundred ways
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{name} is not a readable {suffix} file: {reason}") from error
+
+
+def _choose(key, names):
+    """Return the name of the one array to read, out of those in a file."""
+    names = list(names)
+    if key in names:
+        return key
+    if key is None and len(names) == 1:
+        return names[0]
+    listed = ", ".join(map(repr, names[:_MAX_LISTED])) or "none"
+    if len(names) > _MAX_LISTED:
+        listed += f" and {len(names) - _MAX_LISTED} more"
+    if key is not None:
+        raise _UnfitError(f"holds no array {key!r}, found {listed}")
+    raise _UnfitError(
+        f"holds {len(names)} arrays, expected one, or the name of one as key;"
+        f" found {listed}"
+    )
+
+
+def _refuse_key(key):
+    if key is not None:
+        raise _UnfitError(
+            f"holds one array without a name, expected no key, got {key!r}"
+        )
+
+
+def _most_bytes(path):
+    """Return how much data a file may hold at most.
+
+    zlib makes zeros a thousand times smaller, but features some ten times at most.
+    """
+    return 64 * os.path.getsize(path) + 64 * 2**20
+
+
+def _check_promise(path, shape, dtype):
+    """Raise if a file promises more data than one of its size would hold."""
+    n_bytes = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0:
+        raise _UnfitError(f"is damaged: it promises an array of shape {shape}")
+    if n_bytes > _most_bytes(path):
+        raise _UnfitError(
+            f"is damaged or a trap: it promises {n_bytes} bytes for shape {shape},"
+            f" but is a file of {os.path.getsize(path)} bytes"
+        )
+
+
+# .npy ---------------------------------------------------------------------
+def _npy_header(path, key):
+    _refuse_key(key)
+    try:
+        return _read_npy_header(path)
+    except ValueError as error:
+        raise _UnfitError(str(error)) from error
+
+
+def _npy_data(path, key):
+    return np.load(path, allow_pickle=False)
+
+
+# .npz ---------------------------------------------------------------------
+@contextmanager
+def _npz_member(path, key):
+    """Open the chosen array of a .npz file; yield a stream and its size."""
+    with zipfile.ZipFile(path) as archive:
+        members = {
+            info.filename.removesuffix(".npy"): info
+            for info in archive.infolist()
+            if info.filename.endswith(".npy")
+        }
+        info = members[_choose(key, members)]
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise _UnfitError("is compressed, but not by numpy.savez_compressed")
+        with archive.open(info) as stream:
+            yield stream, info.file_size
+
+
+def _npz_header(path, key):
+    with _npz_member(path, key) as (stream, size):
+        reader = (
+            npy_format.read_array_header_1_0
+            if npy_format.read_magic(stream) == (1, 0)
+            else npy_format.read_array_header_2_0
+        )
+        shape, _, dtype = reader(stream, max_header_size=_MAX_NPY_HEADER)
+        expected = stream.tell() + math.prod(shape) * dtype.itemsize
+    if dtype.hasobject:
+        raise _UnfitError(
+            f"holds pickled objects (dtype {dtype}), which are never read"
+        )
+    if size != expected:
+        raise _UnfitError(
+            f"is damaged: its array promises {expected} bytes for shape {shape},"
+            f" there are {size}"
+        )
+    _check_promise(path, shape, dtype)
+    return shape, dtype
+
+
+def _npz_data(path, key):
+    with _npz_member(path, key) as (stream, _):
+        return npy_format.read_array(
+            stream, allow_pickle=False, max_header_size=_MAX_NPY_HEADER
+        )
+
+
+# .h5, .hdf5, and .mat of version 7.3 ----------------------------------------
+@contextmanager
+def _hdf5_dataset(path, key):
+    """Open the chosen array of an HDF5 file."""
+    import h5py  # an extra
+
+    with h5py.File(path, "r", locking="best-effort") as file:
+        found = {}
+
+        def note(name, item):
+            if isinstance(item, h5py.Dataset) and not name.startswith("#"):
+                found[name] = item
+
+        file.visititems(note)  # follows no links, thus stays in this file
+        dataset = found[_choose(key and key.strip("/"), found)]
+        if dataset.external or dataset.is_virtual:
+            raise _UnfitError("keeps its data in other files, expected them inside")
+        yield dataset
+
+
+def _hdf5_header(path, key):
+    with _hdf5_dataset(path, key) as dataset:
+        shape, dtype = dataset.shape, dataset.dtype
+        if not shape or "MATLAB_empty" in dataset.attrs:
+            raise _UnfitError(f"holds no array: {dataset.name!r} is empty or one value")
+        _check_promise(path, shape, dtype)
+        _check_promise(path, dataset.chunks or (), dtype)
+        if _count_packings(dataset) > 1:  # each unpacks to up to a thousand times
+            raise _UnfitError(f"is a trap: {dataset.name!r} is packed more than once")
+        if 0 not in shape and dataset.id.get_storage_size() == 0:
+            raise _UnfitError(f"is incomplete: {dataset.name!r} was never written")
+        return shape, dtype
+
+
+def _count_packings(dataset):
+    """Return how many filters of an HDF5 array may make data far smaller."""
+    plist = dataset.id.get_create_plist()
+    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+    return sum(code not in _HDF5_HARMLESS for code in filters)
+
+
+def _hdf5_data(path, key):
+    with _hdf5_dataset(path, key) as dataset:
+        return dataset[()]
+
+
+# .mat ---------------------------------------------------------------------
+# For versions 5 to 7.2 scipy is not asked: some damaged files bring it down, with
+# the whole process, and it unpacks as much as a file says. The format:
+# mathworks.com/help/pdf_doc/matlab/matfile_format.pdf
+_MAT_MATRIX, _MAT_PACKED = 14, 15
+_MAT_NAME, _MAT_SHAPE, _MAT_FLAGS = 1, 5, 6
+_MAT_STORED = {
+    1: "i1",
+    2: "u1",
+    3: "i2",
+    4: "u2",
+    5: "i4",
+    6: "u4",
+    7: "f4",
+    9: "f8",
+    12: "i8",
+    13: "u8",
+}
+_MAT_CLASSES = {
+    6: "float64",
+    7: "float32",
+    8: "int8",
+    9: "uint8",
+    10: "int16",
+    11: "uint16",
+    12: "int32",
+    13: "uint32",
+    14: "int64",
+    15: "uint64",
+}
+_MAT_OTHERS = {1: "cell", 2: "struct", 3: "object", 4: "char", 5: "sparse"}
+
+
+class _Variable(NamedTuple):
+    """A variable of a .mat file; `read` returns its array."""
+
+    shape: tuple
+    kind: str
+    read: Callable
+
+
+def _mat_header(path, key):
+    version = _mat_version(path)
+    if version == 7:
+        shape, dtype = _hdf5_header(path, key)
+        return shape[::-1], dtype
+    variable = _mat_variable(path, key, version)
+    if variable.kind not in _MAT_CLASSES.values():
+        raise _UnfitError(
+            f"holds a MATLAB {variable.kind} array, expected a full one of real numbers"
+        )
+    dtype = np.dtype(variable.kind)
+    _check_promise(path, variable.shape, dtype)
+    return variable.shape, dtype
+
+
+def _mat_data(path, key):
+    version = _mat_version(path)
+    if version == 7:
+        return _hdf5_data(path, key).T
+    return _mat_variable(path, key, version).read()
+
+
+def _mat_version(path):
+    """Return MATLAB's version of a .mat file: 4, 5 (to 7.2) or 7 (7.3: HDF5)."""
+    return {0: 4, 1: 5, 2: 7}[matlab.matfile_version(path)[0]]
+
+
+def _mat_variable(path, key, version):
+    """Return the chosen variable of a .mat file that is not HDF5."""
+    found = dict(_mat4_variables(path) if version == 4 else _mat5_variables(path))
+    return found[_choose(key, found)]
+
+
+def _mat4_variables(path):
+    """Yield the names and variables of a file of version 4."""
+    for name, shape, kind in whosmat(path):
+        kind = "float64" if kind == "double" else kind  # all numbers were
+        yield name, _Variable(shape, kind, partial(_mat4_array, path, name))
+
+
+def _mat4_array(path, name):
+    return loadmat(path, variable_names=[name])[name]
+
+
+def _mat5_variables(path):
+    """Yield the names and variables of a file of versions 5 to 7.2."""
+    with open(path, "rb") as file:
+        end = os.fstat(file.fileno()).st_size
+        order = "<" if file.read(128)[126:] == b"IM" else ">"
+        while tag := file.read(8):
+            kind, size = struct.unpack(order + "II", tag)
+            start = file.tell()
+            if start + size > end:
+                raise _UnfitError(
+                    "is truncated or damaged: a variable exceeds the file"
+                )
+            unpack = partial(_mat5_unpack, path, start, size, kind == _MAT_PACKED)
+            name, shape, kind, _ = _mat5_parse(unpack(_MAX_MAT_HEADER), order)
+            if name:  # those without are MATLAB's own
+                yield name, _Variable(shape, kind, partial(_mat5_array, unpack, order))
+            file.seek(start + size)
+
+
+def _mat5_unpack(path, start, size, packed, most=None):
+    """Return the bytes of one variable, the first ones only if `most` is given."""
+    limit = _most_bytes(path) if most is None else most
+    with open(path, "rb") as file:
+        file.seek(start if packed else start - 8)  # a packed one has its tag inside
+        data = file.read(min(size if packed else size + 8, limit))
+    if not packed:
+        return data
+    unpacker = zlib.decompressobj()
+    data = unpacker.decompress(data, limit)
+    if most is None and not unpacker.eof:
+        raise _UnfitError(
+            "is damaged or a trap: a variable is cut short when packed, or has over"
+            f" {limit} bytes when unpacked"
+        )
+    return data
+
+
+def _mat5_parse(data, order):
+    """Return a variable's name, shape, kind, and its other parts."""
+    parts = _mat5_parts(data, order)
+    head = dict(itertools.islice(parts, 3))
+    flags = head.get(_MAT_FLAGS, b"")
+    if len(flags) != 8 or struct.unpack_from(order + "I", data)[0] != _MAT_MATRIX:
+        raise _UnfitError("is damaged: a variable has no head")
+    flags = struct.unpack_from(order + "I", flags)[0]
+    name = bytes(head.get(_MAT_NAME, b"")).decode("latin-1")
+    shape = tuple(np.frombuffer(head.get(_MAT_SHAPE, b""), order + "i4").tolist())
+    kind = (_MAT_CLASSES | _MAT_OTHERS).get(flags & 0xFF, "object")
+    return name, shape, "complex" if flags & 0x800 else kind, parts
+
+
+def _mat5_parts(data, order):
+    """Yield type and bytes of the parts of a variable, whose tag takes 8 bytes."""
+    data, at = memoryview(data), 8
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from(order + "II", data, at)
+        start = at + 8
+        if kind >> 16:  # a short part, all in 8 bytes
+            kind, size, start = kind & 0xFFFF, min(kind >> 16, 4), at + 4
+        yield kind, data[start : start + size]
+        at = at + 8 if start == at + 4 else start + size + -size % 8
+
+
+def _mat5_array(unpack, order):
+    _, shape, kind, parts = _mat5_parse(unpack(), order)
+    stored, content = next(parts, (None, b""))
+    if stored not in _MAT_STORED:
+        raise _UnfitError("is damaged: a variable has no numbers")
+    array = np.frombuffer(content, order + _MAT_STORED[stored])
+    dtype = _float_dtype(np.dtype(kind), "the array")  # often stored as integers
+    return _to_dtype(array.reshape(shape, order="F"), dtype)
+
+
+# .txt ---------------------------------------------------------------------
+def _text_lines(path):
+    """Yield the number and the words of each line that is not blank."""
+    with open(path, "rb") as file:
+        for number in itertools.count(1):
+            line = file.readline(_MAX_LINE)
+            if len(line) == _MAX_LINE:
+                raise _UnfitError(
+                    f"is no text: line {number} exceeds {_MAX_LINE} bytes"
+                )
+            if not line:
+                return
+            if words := line.split():
+                yield number, words
+
+
+def _numbers(number, words):
+    """Return the numbers of a line, which has the given number itself."""
+    try:
+        return np.array([float(word) for word in words])
+    except ValueError as error:
+        raise _UnfitError(
+            f"is no text of numbers only: line {number}: {error};"
+            " pattern takes other files from a folder"
+        ) from error
+
+
+def _text_header(path, key):
+    _refuse_key(key)
+    n_snippets, n_features = 0, 0
+    for number, words in _text_lines(path):
+        if n_snippets == 0:
+            n_features = len(_numbers(number, words))
+        if len(words) != n_features:
+            raise _UnfitError(
+                f"is damaged: line {number} holds {len(words)} numbers, expected"
+                f" {n_features} as in the first"
+            )
+        n_snippets += 1
+    return (n_snippets, n_features), np.dtype(np.float32)
+
+
+def _text_data(path, key):
+    with np.errstate(over="ignore"):  # infinity is an error elsewhere
+        rows = [_numbers(*line).astype(np.float32) for line in _text_lines(path)]
+    return np.stack(rows)
+
+
+_FORMATS = {
+    ".npy": {"header": _npy_header, "data": _npy_data},
+    ".npz": {"header": _npz_header, "data": _npz_data},
+    ".h5": {"header": _hdf5_header, "data": _hdf5_data},
+    ".hdf5": {"header": _hdf5_header, "data": _hdf5_data},
+    ".mat": {"header": _mat_header, "data": _mat_data},
+    ".txt": {"header": _text_header, "data": _text_data},
+}
