@@ -274,8 +274,9 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         if n_axes not in self._bag_ndims:
             steps = " or (n_snippets, n_steps, n_features)" * (3 in self._bag_ndims)
             raise ValueError(
-                f"bags have {n_axes} axes, {name} takes (n_snippets, n_features){steps};"
-                f" for crops, on axis 1, use MultiCropDetector({name}())"
+                f"bags have {n_axes} axes, {name} takes (n_snippets,"
+                f" n_features){steps}; for crops, on axis 1, use"
+                f" MultiCropDetector({name}())"
             )
         if not reset and n_axes != self._bag_ndim:
             raise ValueError(

@@ -44,6 +44,7 @@ TORCH_FREE = [
     "timeline",
     "metrics",
     "postprocessing",
+    "preprocessing",
     "datasets",
     "display",
 ]
@@ -132,6 +133,8 @@ def test_imports_point_upward(path):
         package, _, rest = name.partition(".")
         if package != "sklearn_vad" or rest == "__version__":
             continue
+        if rest.startswith("datasets._") and _place(path) == "datasets":
+            continue  # its files may use each other
         imported = _row(rest.split(".")[0])
         assert imported is not None, f"{name}: import from the module that defines it"
         assert imported < row, f"{name} stands below or beside {_place(path)}"

@@ -25,7 +25,7 @@ import scipy.io
 import scipy.sparse
 
 from sklearn_vad import Bags
-from sklearn_vad.datasets import _readers, load_features
+from sklearn_vad.datasets import _formats, _readers, load_features
 
 MIB = 2**20
 
@@ -696,9 +696,9 @@ def test_only_shapes_are_read_at_the_call(tmp_path, kind):
 def test_data_are_read_once_per_use(tmp_path, monkeypatch):
     write_videos(tmp_path, two_videos(2))
     read = []
-    real = _readers._FORMATS[".npy"]["data"]
+    real = _formats.FORMATS[".npy"]["data"]
     monkeypatch.setitem(
-        _readers._FORMATS[".npy"],
+        _formats.FORMATS[".npy"],
         "data",
         lambda path, key: read.append(Path(path).name) or real(path, key),
     )
@@ -718,7 +718,7 @@ def test_data_are_read_once_per_use(tmp_path, monkeypatch):
 def test_headers_are_read_once(tmp_path, monkeypatch):
     write_videos(tmp_path, two_videos(2))
     bags = load(tmp_path)
-    monkeypatch.setitem(_readers._FORMATS[".npy"], "header", None)
+    monkeypatch.setitem(_formats.FORMATS[".npy"], "header", None)
     assert_holds(bags, two_videos(2))
 
 
@@ -899,7 +899,7 @@ def test_object_arrays_are_refused_unread(tmp_path, kind):
     assert not victim.exists()
 
 
-@pytest.mark.parametrize("suffix", [*_readers._FORMATS, *_readers._PICKLES])
+@pytest.mark.parametrize("suffix", [*_formats.FORMATS, *_readers._PICKLES])
 def test_pickle_under_any_name(tmp_path, suffix):
     victim = tmp_path / "victim"
     path = tmp_path / f"a{suffix}"

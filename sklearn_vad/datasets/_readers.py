@@ -25,24 +25,13 @@ Nothing is ever unpickled. A file that promises far more data than one of its si
 would hold is refused before any are read: see `_most_bytes`.
 """
 
-import itertools
-import math
 import os
 import re
-import struct
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable
-from contextlib import contextmanager
-from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from numpy.lib import format as npy_format
-from scipy.io import loadmat, matlab, whosmat
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from tqdm.auto import tqdm
 
@@ -52,7 +41,6 @@ from .._storage import (
     _check_finite,
     _fingerprint,
     _float_dtype,
-    _read_npy_header,
     _to_dtype,
     as_list,
     bag_name,
@@ -61,6 +49,7 @@ from .._storage import (
     is_store,
 )
 from ..bags import Bags
+from ._formats import FORMATS, read_part, suffix_of
 
 # What one file holds; `_check_layout` counts the axes.
 _LAYOUTS = {
@@ -76,12 +65,6 @@ _TURNED = {
 }
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill")
 _CROP_NAME = re.compile(r"(.+)__([0-9]+)", re.DOTALL)
-
-_MAX_NPY_HEADER = 10_000
-_MAX_MAT_HEADER = 4096  # class, shape and name of a variable
-_MAX_LINE = 4 * 2**20  # bytes of a line of text
-_MAX_LISTED = 20  # names in an error message
-_HDF5_HARMLESS = (2, 3, 5, 6)  # shuffle, checksum, n-bit and scale-offset filters
 
 
 @validate_params(
@@ -229,15 +212,15 @@ def _search(source, pattern, ids):
         raise ValueError(f"{pattern=} is no pattern of file names: {error}") from error
     files = [str(path) for path in found if _is_visible_file(path, folder)]
     if pattern is None:
-        chosen = [path for path in files if _suffix(path) in _FORMATS]
+        chosen = [path for path in files if suffix_of(path) in FORMATS]
     else:
         chosen = files
     if not chosen:
-        suffixes = ", ".join(sorted({_suffix(path) for path in files} - {""}))
+        suffixes = ", ".join(sorted({suffix_of(path) for path in files} - {""}))
         raise ValueError(
             f"{str(folder)!r} holds no files"
             f"{'' if pattern is None else f' that match {pattern!r}'} to read:"
-            f" expected {', '.join(_FORMATS)}, found {suffixes or 'none'}"
+            f" expected {', '.join(FORMATS)}, found {suffixes or 'none'}"
             " (pickles such as .pt, .pth and .pkl are never opened)"
         )
     return chosen
@@ -262,10 +245,6 @@ def _listed(paths, pattern):
                 " of a file; for arrays use Bags.from_list"
             )
     return [os.path.abspath(path) for path in paths]
-
-
-def _suffix(path):
-    return os.path.splitext(path)[1].lower()
 
 
 def _one_each(paths):
@@ -358,7 +337,7 @@ class FeatureFiles(InFiles):
         for path in files:
             file_name = f"{name}: {path!r}"
             _check_path(path, file_name)
-            shape, dtype = _read_part("header", path, self.key, file_name)
+            shape, dtype = read_part("header", path, self.key, file_name)
             _check_layout(shape, self.layout, file_name)
             _check_bag_shape(shape, file_name)
             dtypes.add(_float_dtype(dtype, file_name))
@@ -414,7 +393,7 @@ class FeatureFiles(InFiles):
         if _fingerprint(path) != fingerprint:
             what = "changed on disk" if os.path.exists(path) else "was removed"
             raise ValueError(f"{name} {what} after load_features; call it again")
-        array = _read_part("data", path, self.key, name)
+        array = read_part("data", path, self.key, name)
         array = _to_dtype(array, _float_dtype(array.dtype, name))
         if self.layout == "crops_snippets":
             array = array.swapaxes(0, 1)
@@ -428,16 +407,14 @@ class FeatureFiles(InFiles):
 
 def _check_path(path, name):
     """Raise unless `path` is a file of a format that is read."""
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     if suffix in _PICKLES:
         raise ValueError(
             f"{name} is a pickle, which is never opened, since it can run any code;"
-            f" expected {', '.join(_FORMATS)}"
+            f" expected {', '.join(FORMATS)}"
         )
-    if suffix not in _FORMATS:
-        raise ValueError(
-            f"{name} is of no known format, expected {', '.join(_FORMATS)}"
-        )
+    if suffix not in FORMATS:
+        raise ValueError(f"{name} is of no known format, expected {', '.join(FORMATS)}")
     if not os.path.isfile(path):
         raise ValueError(f"{name}: no such file")
 
@@ -463,392 +440,3 @@ def _check_crop_numbers(files, name):
             f"{name}: {files[0]!r} and its like have crop numbers {numbers},"
             f" expected every number from 0 to {numbers[-1]} once"
         )
-
-
-# --------------------------------------------------------------------------
-# Formats: for each, a function that returns (shape, dtype), and one the array
-# --------------------------------------------------------------------------
-class _UnfitError(ValueError):
-    """What is wrong with a file, worded to follow its name."""
-
-
-def _read_part(part, path, key, name):
-    """Return the "header" of a file, (shape, dtype), or its "data", an array."""
-    suffix = _suffix(path)
-    try:
-        return _FORMATS[suffix][part](path, key)
-    except ImportError as error:
-        raise ImportError(
-            f"{name} needs h5py: pip install 'sklearn_vad[hdf5]'"
-        ) from error
-    except _UnfitError as error:
-        raise ValueError(f"{name} {error}") from error
-    except Exception as error:  # damaged files fail in a hundred ways
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"{name} is not a readable {suffix} file: {reason}") from error
-
-
-def _choose(key, names):
-    """Return the name of the one array to read, out of those in a file."""
-    names = list(names)
-    if key in names:
-        return key
-    if key is None and len(names) == 1:
-        return names[0]
-    listed = ", ".join(map(repr, names[:_MAX_LISTED])) or "none"
-    if len(names) > _MAX_LISTED:
-        listed += f" and {len(names) - _MAX_LISTED} more"
-    if key is not None:
-        raise _UnfitError(f"holds no array {key!r}, found {listed}")
-    raise _UnfitError(
-        f"holds {len(names)} arrays, expected one, or the name of one as key;"
-        f" found {listed}"
-    )
-
-
-def _refuse_key(key):
-    if key is not None:
-        raise _UnfitError(
-            f"holds one array without a name, expected no key, got {key!r}"
-        )
-
-
-def _most_bytes(path):
-    """Return how much data a file may hold at most.
-
-    zlib makes zeros a thousand times smaller, but features some ten times at most.
-    """
-    return 64 * os.path.getsize(path) + 64 * 2**20
-
-
-def _check_promise(path, shape, dtype):
-    """Raise if a file promises more data than one of its size would hold."""
-    n_bytes = math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0:
-        raise _UnfitError(f"is damaged: it promises an array of shape {shape}")
-    if n_bytes > _most_bytes(path):
-        raise _UnfitError(
-            f"is damaged or a trap: it promises {n_bytes} bytes for shape {shape},"
-            f" but is a file of {os.path.getsize(path)} bytes"
-        )
-
-
-# .npy ---------------------------------------------------------------------
-def _npy_header(path, key):
-    _refuse_key(key)
-    try:
-        return _read_npy_header(path)
-    except ValueError as error:
-        raise _UnfitError(str(error)) from error
-
-
-def _npy_data(path, key):
-    return np.load(path, allow_pickle=False)
-
-
-# .npz ---------------------------------------------------------------------
-@contextmanager
-def _npz_member(path, key):
-    """Open the chosen array of a .npz file; yield a stream and its size."""
-    with zipfile.ZipFile(path) as archive:
-        members = {
-            info.filename.removesuffix(".npy"): info
-            for info in archive.infolist()
-            if info.filename.endswith(".npy")
-        }
-        info = members[_choose(key, members)]
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise _UnfitError("is compressed, but not by numpy.savez_compressed")
-        with archive.open(info) as stream:
-            yield stream, info.file_size
-
-
-def _npz_header(path, key):
-    with _npz_member(path, key) as (stream, size):
-        reader = (
-            npy_format.read_array_header_1_0
-            if npy_format.read_magic(stream) == (1, 0)
-            else npy_format.read_array_header_2_0
-        )
-        shape, _, dtype = reader(stream, max_header_size=_MAX_NPY_HEADER)
-        expected = stream.tell() + math.prod(shape) * dtype.itemsize
-    if dtype.hasobject:
-        raise _UnfitError(
-            f"holds pickled objects (dtype {dtype}), which are never read"
-        )
-    if size != expected:
-        raise _UnfitError(
-            f"is damaged: its array promises {expected} bytes for shape {shape},"
-            f" there are {size}"
-        )
-    _check_promise(path, shape, dtype)
-    return shape, dtype
-
-
-def _npz_data(path, key):
-    with _npz_member(path, key) as (stream, _):
-        return npy_format.read_array(
-            stream, allow_pickle=False, max_header_size=_MAX_NPY_HEADER
-        )
-
-
-# .h5, .hdf5, and .mat of version 7.3 ----------------------------------------
-@contextmanager
-def _hdf5_dataset(path, key):
-    """Open the chosen array of an HDF5 file."""
-    import h5py  # an extra
-
-    with h5py.File(path, "r", locking="best-effort") as file:
-        found = {}
-
-        def note(name, item):
-            if isinstance(item, h5py.Dataset) and not name.startswith("#"):
-                found[name] = item
-
-        file.visititems(note)  # follows no links, thus stays in this file
-        dataset = found[_choose(key and key.strip("/"), found)]
-        if dataset.external or dataset.is_virtual:
-            raise _UnfitError("keeps its data in other files, expected them inside")
-        yield dataset
-
-
-def _hdf5_header(path, key):
-    with _hdf5_dataset(path, key) as dataset:
-        shape, dtype = dataset.shape, dataset.dtype
-        if not shape or "MATLAB_empty" in dataset.attrs:
-            raise _UnfitError(f"holds no array: {dataset.name!r} is empty or one value")
-        _check_promise(path, shape, dtype)
-        _check_promise(path, dataset.chunks or (), dtype)
-        if _count_packings(dataset) > 1:  # each unpacks to up to a thousand times
-            raise _UnfitError(f"is a trap: {dataset.name!r} is packed more than once")
-        if 0 not in shape and dataset.id.get_storage_size() == 0:
-            raise _UnfitError(f"is incomplete: {dataset.name!r} was never written")
-        return shape, dtype
-
-
-def _count_packings(dataset):
-    """Return how many filters of an HDF5 array may make data far smaller."""
-    plist = dataset.id.get_create_plist()
-    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
-    return sum(code not in _HDF5_HARMLESS for code in filters)
-
-
-def _hdf5_data(path, key):
-    with _hdf5_dataset(path, key) as dataset:
-        return dataset[()]
-
-
-# .mat ---------------------------------------------------------------------
-# For versions 5 to 7.2 scipy is not asked: some damaged files bring it down, with
-# the whole process, and it unpacks as much as a file says. The format:
-# mathworks.com/help/pdf_doc/matlab/matfile_format.pdf
-_MAT_MATRIX, _MAT_PACKED = 14, 15
-_MAT_NAME, _MAT_SHAPE, _MAT_FLAGS = 1, 5, 6
-_MAT_STORED = {
-    1: "i1",
-    2: "u1",
-    3: "i2",
-    4: "u2",
-    5: "i4",
-    6: "u4",
-    7: "f4",
-    9: "f8",
-    12: "i8",
-    13: "u8",
-}
-_MAT_CLASSES = {
-    6: "float64",
-    7: "float32",
-    8: "int8",
-    9: "uint8",
-    10: "int16",
-    11: "uint16",
-    12: "int32",
-    13: "uint32",
-    14: "int64",
-    15: "uint64",
-}
-_MAT_OTHERS = {1: "cell", 2: "struct", 3: "object", 4: "char", 5: "sparse"}
-
-
-class _Variable(NamedTuple):
-    """A variable of a .mat file; `read` returns its array."""
-
-    shape: tuple
-    kind: str
-    read: Callable
-
-
-def _mat_header(path, key):
-    version = _mat_version(path)
-    if version == 7:
-        shape, dtype = _hdf5_header(path, key)
-        return shape[::-1], dtype
-    variable = _mat_variable(path, key, version)
-    if variable.kind not in _MAT_CLASSES.values():
-        raise _UnfitError(
-            f"holds a MATLAB {variable.kind} array, expected a full one of real numbers"
-        )
-    dtype = np.dtype(variable.kind)
-    _check_promise(path, variable.shape, dtype)
-    return variable.shape, dtype
-
-
-def _mat_data(path, key):
-    version = _mat_version(path)
-    if version == 7:
-        return _hdf5_data(path, key).T
-    return _mat_variable(path, key, version).read()
-
-
-def _mat_version(path):
-    """Return MATLAB's version of a .mat file: 4, 5 (to 7.2) or 7 (7.3: HDF5)."""
-    return {0: 4, 1: 5, 2: 7}[matlab.matfile_version(path)[0]]
-
-
-def _mat_variable(path, key, version):
-    """Return the chosen variable of a .mat file that is not HDF5."""
-    found = dict(_mat4_variables(path) if version == 4 else _mat5_variables(path))
-    return found[_choose(key, found)]
-
-
-def _mat4_variables(path):
-    """Yield the names and variables of a file of version 4."""
-    for name, shape, kind in whosmat(path):
-        kind = "float64" if kind == "double" else kind  # all numbers were
-        yield name, _Variable(shape, kind, partial(_mat4_array, path, name))
-
-
-def _mat4_array(path, name):
-    return loadmat(path, variable_names=[name])[name]
-
-
-def _mat5_variables(path):
-    """Yield the names and variables of a file of versions 5 to 7.2."""
-    with open(path, "rb") as file:
-        end = os.fstat(file.fileno()).st_size
-        order = "<" if file.read(128)[126:] == b"IM" else ">"
-        while tag := file.read(8):
-            kind, size = struct.unpack(order + "II", tag)
-            start = file.tell()
-            if start + size > end:
-                raise _UnfitError(
-                    "is truncated or damaged: a variable exceeds the file"
-                )
-            unpack = partial(_mat5_unpack, path, start, size, kind == _MAT_PACKED)
-            name, shape, kind, _ = _mat5_parse(unpack(_MAX_MAT_HEADER), order)
-            if name:  # those without are MATLAB's own
-                yield name, _Variable(shape, kind, partial(_mat5_array, unpack, order))
-            file.seek(start + size)
-
-
-def _mat5_unpack(path, start, size, packed, most=None):
-    """Return the bytes of one variable, the first ones only if `most` is given."""
-    limit = _most_bytes(path) if most is None else most
-    with open(path, "rb") as file:
-        file.seek(start if packed else start - 8)  # a packed one has its tag inside
-        data = file.read(min(size if packed else size + 8, limit))
-    if not packed:
-        return data
-    unpacker = zlib.decompressobj()
-    data = unpacker.decompress(data, limit)
-    if most is None and not unpacker.eof:
-        raise _UnfitError(
-            "is damaged or a trap: a variable is cut short when packed, or has over"
-            f" {limit} bytes when unpacked"
-        )
-    return data
-
-
-def _mat5_parse(data, order):
-    """Return a variable's name, shape, kind, and its other parts."""
-    parts = _mat5_parts(data, order)
-    head = dict(itertools.islice(parts, 3))
-    flags = head.get(_MAT_FLAGS, b"")
-    if len(flags) != 8 or struct.unpack_from(order + "I", data)[0] != _MAT_MATRIX:
-        raise _UnfitError("is damaged: a variable has no head")
-    flags = struct.unpack_from(order + "I", flags)[0]
-    name = bytes(head.get(_MAT_NAME, b"")).decode("latin-1")
-    shape = tuple(np.frombuffer(head.get(_MAT_SHAPE, b""), order + "i4").tolist())
-    kind = (_MAT_CLASSES | _MAT_OTHERS).get(flags & 0xFF, "object")
-    return name, shape, "complex" if flags & 0x800 else kind, parts
-
-
-def _mat5_parts(data, order):
-    """Yield type and bytes of the parts of a variable, whose tag takes 8 bytes."""
-    data, at = memoryview(data), 8
-    while at + 8 <= len(data):
-        kind, size = struct.unpack_from(order + "II", data, at)
-        start = at + 8
-        if kind >> 16:  # a short part, all in 8 bytes
-            kind, size, start = kind & 0xFFFF, min(kind >> 16, 4), at + 4
-        yield kind, data[start : start + size]
-        at = at + 8 if start == at + 4 else start + size + -size % 8
-
-
-def _mat5_array(unpack, order):
-    _, shape, kind, parts = _mat5_parse(unpack(), order)
-    stored, content = next(parts, (None, b""))
-    if stored not in _MAT_STORED:
-        raise _UnfitError("is damaged: a variable has no numbers")
-    array = np.frombuffer(content, order + _MAT_STORED[stored])
-    dtype = _float_dtype(np.dtype(kind), "the array")  # often stored as integers
-    return _to_dtype(array.reshape(shape, order="F"), dtype)
-
-
-# .txt ---------------------------------------------------------------------
-def _text_lines(path):
-    """Yield the number and the words of each line that is not blank."""
-    with open(path, "rb") as file:
-        for number in itertools.count(1):
-            line = file.readline(_MAX_LINE)
-            if len(line) == _MAX_LINE:
-                raise _UnfitError(
-                    f"is no text: line {number} exceeds {_MAX_LINE} bytes"
-                )
-            if not line:
-                return
-            if words := line.split():
-                yield number, words
-
-
-def _numbers(number, words):
-    """Return the numbers of a line, which has the given number itself."""
-    try:
-        return np.array([float(word) for word in words])
-    except ValueError as error:
-        raise _UnfitError(
-            f"is no text of numbers only: line {number}: {error};"
-            " pattern takes other files from a folder"
-        ) from error
-
-
-def _text_header(path, key):
-    _refuse_key(key)
-    n_snippets, n_features = 0, 0
-    for number, words in _text_lines(path):
-        if n_snippets == 0:
-            n_features = len(_numbers(number, words))
-        if len(words) != n_features:
-            raise _UnfitError(
-                f"is damaged: line {number} holds {len(words)} numbers, expected"
-                f" {n_features} as in the first"
-            )
-        n_snippets += 1
-    return (n_snippets, n_features), np.dtype(np.float32)
-
-
-def _text_data(path, key):
-    with np.errstate(over="ignore"):  # infinity is an error elsewhere
-        rows = [_numbers(*line).astype(np.float32) for line in _text_lines(path)]
-    return np.stack(rows)
-
-
-_FORMATS = {
-    ".npy": {"header": _npy_header, "data": _npy_data},
-    ".npz": {"header": _npz_header, "data": _npz_data},
-    ".h5": {"header": _hdf5_header, "data": _hdf5_data},
-    ".hdf5": {"header": _hdf5_header, "data": _hdf5_data},
-    ".mat": {"header": _mat_header, "data": _mat_data},
-    ".txt": {"header": _text_header, "data": _text_data},
-}
