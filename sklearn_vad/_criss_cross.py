@@ -25,7 +25,7 @@ import torch
 from scipy.special import iv
 from torch import Tensor
 
-_BLOCK = 2**14  # cells whose harmonics are in memory at a time
+_BLOCK = 2**13  # cells whose harmonics are in memory at a time
 CHUNK = 2**17  # cells of the videos that one call should take
 
 

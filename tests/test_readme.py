@@ -20,10 +20,17 @@ def test_code_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     for name, bag in zip(bags.ids, bags, strict=True):
         np.save(tmp_path / "features" / f"{name}.npy", bag)
     np.savetxt(tmp_path / "video_labels.txt", np.asarray(y), fmt="%d")
+    (tmp_path / "ten_crops").mkdir()
+    lines = []
+    for name, bag, label in zip(bags.ids, bags, y, strict=True):
+        np.save(tmp_path / "ten_crops" / f"{name}.npy", np.stack([bag] * 10, axis=1))
+        event = "Arson 9 40 -1 -1" if label else "Normal -1 -1 -1 -1"
+        lines.append(f"{name}.mp4  {event}")
+    (tmp_path / "annotations.txt").write_text("\n".join(lines))
     monkeypatch.chdir(tmp_path)
     text = README.read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     code = "\n".join(blocks)
     for large, small in SMALLER.items():
         assert large in code

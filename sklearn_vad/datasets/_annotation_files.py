@@ -677,8 +677,8 @@ def _check_agrees(labels, annotations):
     wrong = np.flatnonzero(labels.video_labels > annotations.video_labels)
     if len(wrong):
         raise ValueError(
-            f"{video_name(wrong[0], annotations.ids)} is normal, but has anomalous frames;"
-            " expected none. Are ids and n_frames in the order of the file?"
+            f"{video_name(wrong[0], annotations.ids)} is normal, but has anomalous"
+            " frames; expected none. Are ids and n_frames in the order of the file?"
         )
 
 
