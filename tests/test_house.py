@@ -24,6 +24,7 @@ PACKAGE = Path(sklearn_vad.__file__).parent
 HOUSE = (
     {"_storage"},
     {"bags"},
+    {"_video"},
     {"timeline"},
     {"metrics"},
     {"postprocessing"},
