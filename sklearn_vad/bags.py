@@ -484,12 +484,15 @@ class FrameLabels(np.lib.mixins.NDArrayOperatorsMixin):
     snippet_length : float or sequence of float, default=16
         Frames that one snippet covers, for all videos or for each; fractions
         are allowed (32 equal segments cover ``n_frames / 32`` frames each).
+    ids : sequence of str, default=None
+        Names of the videos. Where bags have names too, both must be the same.
 
     Attributes
     ----------
     video_labels : ndarray of int of shape (n_videos,)
     masks : list of bool arrays
     snippet_length : ndarray of shape (n_videos,)
+    ids : ndarray of str of shape (n_videos,), or None
 
     Examples
     --------
@@ -502,8 +505,9 @@ class FrameLabels(np.lib.mixins.NDArrayOperatorsMixin):
     [array([False, False])]
     """
 
-    def __init__(self, masks, snippet_length=16):
+    def __init__(self, masks, snippet_length=16, ids=None):
         if isinstance(masks, FrameLabels):
+            ids = masks.ids if ids is None else ids
             if np.ndim(snippet_length) == 0 and snippet_length == 16:
                 snippet_length = masks.snippet_length
             masks = masks.masks
@@ -518,6 +522,9 @@ class FrameLabels(np.lib.mixins.NDArrayOperatorsMixin):
         self._starts = starts_of(self.n_frames)
         self.video_labels = np.array([int(m.any()) for m in arrays])
         self.snippet_length = check_snippet_length(snippet_length, len(arrays))
+        self.ids = None if ids is None else np.array([str(i) for i in ids], dtype=str)
+        if ids is not None and len(self.ids) != len(arrays):
+            raise ValueError(f"got {len(self.ids)} ids for {len(arrays)} videos")
 
     @property
     def masks(self):
@@ -550,6 +557,7 @@ class FrameLabels(np.lib.mixins.NDArrayOperatorsMixin):
         part._flat = self._flat
         for name in ("_starts", "n_frames", "video_labels", "snippet_length"):
             setattr(part, name, getattr(self, name)[key])
+        part.ids = None if self.ids is None else self.ids[key]
         return part
 
     def __array__(self, dtype=None, copy=None):
@@ -619,6 +627,28 @@ def check_bags(X):
         if X.ndim == 2:
             X = X[:, None, :]
     return Bags.from_list(X)
+
+
+def check_same_videos(bags, labels):
+    """Raise where bags and frame labels both have ids, and these differ.
+
+    Parameters
+    ----------
+    bags : Bags, or anything without ids
+    labels : FrameLabels, or anything without ids
+    """
+    if not isinstance(bags, Bags) or not isinstance(labels, FrameLabels):
+        return
+    if bags.ids is None or labels.ids is None:
+        return
+    wrong = np.flatnonzero(bags.ids != labels.ids)
+    if len(wrong):
+        i = wrong[0]
+        raise ValueError(
+            f"{bag_name(i, bags.ids)} has frame labels of {str(labels.ids[i])!r}:"
+            " labels belong to videos by name, not by position; annotations come into"
+            " the order of bags by annotations.align(bags)"
+        )
 
 
 def _labels_from_list(y):

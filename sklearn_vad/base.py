@@ -21,7 +21,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from . import _engine
 from ._batching import TrainingBatches
 from ._storage import as_array
-from .bags import FrameLabels, check_bags, check_video_labels, reads_as_rows
+from .bags import (
+    FrameLabels,
+    check_bags,
+    check_same_videos,
+    check_video_labels,
+    reads_as_rows,
+)
 from .metrics import frame_average_precision_score, frame_roc_auc_score
 from .online import SnippetStream
 from .timeline import check_frame_counts, expand_scores
@@ -59,7 +65,7 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     _parameter_constraints = {
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 2, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_decay": [StrOptions({"cosine"}), None],
         "optimizer": [StrOptions(set(_engine.OPTIMIZERS))],
@@ -293,7 +299,9 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         if y is None:
             check_video_labels(y, 0)
         bags = self._check_X(X, reset=reset)
-        return bags, check_video_labels(y, len(bags))
+        labels = check_video_labels(y, len(bags))
+        check_same_videos(bags, y)
+        return bags, labels
 
     def _check_classes(self, y):
         classes = np.unique(y)
@@ -324,6 +332,7 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             raise TypeError("validation must be a pair (bags, y)")
         bags = self._check_X(validation[0])
         labels = check_video_labels(validation[1], len(bags))
+        check_same_videos(bags, validation[1])
         if isinstance(validation[1], FrameLabels):
             return bags, self._check_validation_frames(bags, validation[1])
         if not np.array_equal(np.unique(labels), classes):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from .bags import FrameLabels, check_bags
+from .metrics import unwrap
 from .timeline import check_frame_counts, snippet_bounds
 
 __all__ = ["ScoreTimelineDisplay"]
@@ -70,7 +71,7 @@ class ScoreTimelineDisplay:
 
         Parameters
         ----------
-        estimator : fitted detector
+        estimator : fitted detector, alone, in a Pipeline or in a search
         bag : array-like of shape (n_snippets, n_features)
             One video.
         frame_labels : array-like of shape (n_frames,), default=None
@@ -83,13 +84,14 @@ class ScoreTimelineDisplay:
         -------
         display : ScoreTimelineDisplay
         """
-        scores = estimator.score_snippets(check_bags([bag]))[0]
+        detector, bags = unwrap(estimator, check_bags([bag]))
+        scores = detector.score_snippets(bags)[0]
         return cls.from_predictions(
             scores,
             frame_labels,
             snippet_length=snippet_length,
-            name=type(estimator).__name__ if name is None else name,
-            threshold=getattr(estimator, "threshold_", 0.5),
+            name=type(detector).__name__ if name is None else name,
+            threshold=getattr(detector, "threshold_", 0.5),
             ax=ax,
         )
 

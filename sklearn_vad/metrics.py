@@ -31,7 +31,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from ._storage import as_array, as_list
-from .bags import FrameLabels, check_snippet_length
+from .bags import FrameLabels, check_same_videos, check_snippet_length
 from .timeline import check_frame_counts, snippet_bounds
 
 __all__ = [
@@ -546,7 +546,7 @@ def evaluate(frame_labels, snippet_scores, *, snippet_length=16):
 # --------------------------------------------------------------------------
 # Events
 # --------------------------------------------------------------------------
-def event_average_precision_score(frame_labels, events, *, iou=0.5):
+def event_average_precision_score(frame_labels, events, *, iou=0.5, snippet_length=16):
     """Average precision of predicted events, whatever their category.
 
     Over all videos, from the highest score down, an event is true when it
@@ -569,6 +569,8 @@ def event_average_precision_score(frame_labels, events, *, iou=0.5):
         are cut off.
     iou : float, default=0.5
         In (0, 1].
+    snippet_length : float or sequence of float, default=16
+        Frames per snippet, as for `find_events`; `FrameLabels` bring their own.
 
     Returns
     -------
@@ -590,11 +592,12 @@ def event_average_precision_score(frame_labels, events, *, iou=0.5):
     >>> event_average_precision_score(labels, events)
     0.5
     """
-    return _mean_over_ious("event_average_precision_score", frame_labels, events, [iou])
+    metric = "event_average_precision_score"
+    return _mean_over_ious(metric, frame_labels, events, [iou], snippet_length)
 
 
 def mean_event_average_precision(
-    frame_labels, events, *, ious=(0.1, 0.2, 0.3, 0.4, 0.5)
+    frame_labels, events, *, ious=(0.1, 0.2, 0.3, 0.4, 0.5), snippet_length=16
 ):
     """Mean of `event_average_precision_score` over several overlaps.
 
@@ -604,6 +607,8 @@ def mean_event_average_precision(
         As in `event_average_precision_score`.
     ious : sequence of float, default=(0.1, 0.2, 0.3, 0.4, 0.5)
         Each in (0, 1].
+    snippet_length : float or sequence of float, default=16
+        As in `event_average_precision_score`.
 
     Returns
     -------
@@ -623,11 +628,13 @@ def mean_event_average_precision(
     0.5
     """
     ious = as_list(ious, "ious", "a list of numbers")
-    return _mean_over_ious("mean_event_average_precision", frame_labels, events, ious)
+    metric = "mean_event_average_precision"
+    return _mean_over_ious(metric, frame_labels, events, ious, snippet_length)
 
 
-def _mean_over_ious(metric, frame_labels, events, ious):
-    truth, found = _check_events(frame_labels, events, ious)
+def _mean_over_ious(metric, frame_labels, events, ious, snippet_length):
+    labels = as_frame_labels(frame_labels, snippet_length)
+    truth, found = _check_events(labels, events, ious)
     n_true = np.array([len(own) for own in truth])
     if _is_undefined(metric, true_event=n_true):
         return float("nan")
@@ -673,14 +680,13 @@ def runs_of(marked):
     return np.flatnonzero(edges).reshape(-1, 2)
 
 
-def _check_events(frame_labels, events, ious):
+def _check_events(labels, events, ious):
     """Return true events and predicted ones, (n, 2) and (n, 3) of each video."""
     if not ious:
         raise ValueError("ious are empty: expected one or more numbers in (0, 1]")
     for iou in ious:
         if not isinstance(iou, Real) or not 0 < iou <= 1:
             raise ValueError(f"iou must be a number in (0, 1], got {iou!r}")
-    labels = as_frame_labels(frame_labels, 16)
     values = as_list(events, "events", "a list with one array per video")
     if len(values) != len(labels):
         raise ValueError(
@@ -774,6 +780,7 @@ class _FrameScorer:
 
     def __call__(self, estimator, X, y=None, *, frame_labels=None, snippet_length=None):
         labels = self._find_labels(y, frame_labels, snippet_length, len(X))
+        check_same_videos(X, labels)
         detector, X = unwrap(estimator, X)
         table = make_table(labels, detector.score_snippets(X))
         values = {name: metric(table) for name, metric in self._metrics.items()}

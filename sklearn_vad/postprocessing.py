@@ -212,8 +212,8 @@ def find_events(
     ----------
     snippet_scores : sequence of array-like of shape (n_snippets_i,)
         Scores, one array per video.
-    n_frames : sequence of int, default=None
-        Frames of each video, such as ``labels.n_frames`` of `FrameLabels`; None
+    n_frames : sequence of int or FrameLabels, default=None
+        Frames of each video; None
         gives ``n_snippets_i * snippet_length``.
     threshold : float, default=0.5
         Such as ``est.threshold_``; see `tune_threshold`.
@@ -250,7 +250,9 @@ def find_events(
     [(10, 47, 0.9)]
     """
     frame_scores = expand_scores(
-        check_scores(snippet_scores), n_frames, snippet_length=snippet_length
+        check_scores(snippet_scores),
+        getattr(n_frames, "n_frames", n_frames),
+        snippet_length=snippet_length,
     )
     return [_events(own, threshold, min_frames, merge_frames) for own in frame_scores]
 

@@ -110,7 +110,8 @@ def _why_counts_differ(n_snippets, n_frames, filled, i):
     common = max(round(n_frames.sum() / n_snippets.sum()), 1)
     rest = np.abs(n_frames / common - n_snippets)
     if (rest <= np.maximum(1, 0.02 * n_snippets)).all():
-        return f"{why}; a snippet_length of about {common} would fit"
+        frames = "; metrics take scores of snippets, not of frames" * (common == 1)
+        return f"{why}; a snippet_length of about {common} would fit{frames}"
     if len(n_snippets) > 1 and (n_snippets == n_snippets[0]).all():
         n = n_snippets[0]
         return f"{why}; for {n} equal parts of each video it is n_frames / {n}"

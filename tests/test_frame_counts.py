@@ -66,7 +66,8 @@ def test_another_length_that_fits_all_videos(length, whole):
     n_snippets = whole(n_frames / length).astype(int)
     general, _, hint = message(n_snippets, n_frames).partition("; a ")
     assert general.endswith(GENERAL.format(f"{n_frames[0] / n_snippets[0]:.1f}"))
-    (found,) = re.fullmatch(r"snippet_length of about (\d+) would fit", hint).groups()
+    found = re.match(r"snippet_length of about (\d+) would fit", hint).group(1)
+    assert ("scores of snippets, not of frames" in hint) == (length == 1)
     assert int(found) == pytest.approx(length, rel=0.02)
     assert message(n_snippets, n_frames, int(found)) is None
 

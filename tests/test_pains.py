@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from sklearn.pipeline import make_pipeline
 
 from sklearn_vad import Bags, FrameLabels, MILRankingAnomalyDetector
 from sklearn_vad.datasets import (
@@ -14,8 +15,15 @@ from sklearn_vad.datasets import (
     load_ucf_crime_annotations,
     make_bags,
 )
-from sklearn_vad.metrics import evaluate, frame_roc_auc_score
-from sklearn_vad.postprocessing import tune_threshold
+from sklearn_vad.display import ScoreTimelineDisplay
+from sklearn_vad.metrics import (
+    evaluate,
+    event_average_precision_score,
+    frame_roc_auc_score,
+    frame_roc_auc_scorer,
+)
+from sklearn_vad.postprocessing import find_events, tune_threshold
+from sklearn_vad.preprocessing import SnippetNormalizer
 
 
 @pytest.fixture
@@ -111,6 +119,39 @@ def test_labels_in_another_order_than_the_files(tmp_path):
         assert np.flatnonzero(labels.masks[1]).tolist() == list(range(16, 32))
 
 
+def test_labels_never_aligned_with_the_files(tmp_path):
+    """Forgetting `align` is noticed by fit, by scorers and by validation."""
+    save_all(tmp_path, {"Normal002": (3, 4), "Arson001": (4, 4)})
+    bags = load_features(tmp_path)[[1, 0]]
+    annotations = annotate(tmp_path, *LINES)
+    labels = annotations.frame_labels(n_frames={"Normal002": 48, "Arson001": 64})
+    with pytest.raises(ValueError, match=r"'Normal002'.*labels of 'Arson001'.*align"):
+        MILRankingAnomalyDetector().fit(bags, labels)
+    right = annotations.align(bags).frame_labels()
+    est = MILRankingAnomalyDetector(max_epochs=1).fit(bags, right)
+    with pytest.raises(ValueError, match=r"'Normal002'.*labels of 'Arson001'.*align"):
+        frame_roc_auc_scorer(est, bags, labels)
+    with pytest.raises(ValueError, match=r"'Normal002'.*labels of 'Arson001'.*align"):
+        est.fit(bags, right, validation=(bags, labels))
+    assert frame_roc_auc_scorer(est, bags[::-1], right[::-1]) == frame_roc_auc_scorer(
+        est, bags, right
+    )
+
+
+def test_crop_files_read_as_so_many_videos(tmp_path):
+    save_all(tmp_path, {f"{name}__{i}": (4, 3) for name in "ab" for i in range(5)})
+    with pytest.warns(UserWarning, match="crops of 2 videos.*crop_files"):
+        assert len(load_features(tmp_path)) == 10
+    assert load_features(tmp_path, layout="crop_files")[0].shape == (4, 5, 3)
+
+
+def test_a_batch_that_leaves_no_pair_to_rank(fitted):
+    """With one video a batch nothing but sparsity would be learnt: backwards."""
+    _, bags, y = fitted
+    with pytest.raises(ValueError, match=r"'batch_size'.*\[2, inf\)"):
+        MILRankingAnomalyDetector(batch_size=1).fit(bags, y)
+
+
 def test_a_file_without_label_and_bags_without_names(tmp_path, rng):
     annotations = annotate(tmp_path, *LINES)
     named = Bags.from_list([rng.normal(size=(4, 2))], ids=["Arson002"])
@@ -176,3 +217,25 @@ def test_a_threshold_that_no_score_reaches(fitted):
         [a for a, label in zip(alarms, y, strict=True) if not label]
     )
     assert 0 < normal.mean() <= 0.1
+
+
+def test_pictures_and_thresholds_of_a_pipeline(fitted):
+    pytest.importorskip("matplotlib").use("Agg")
+    _, bags, y = fitted
+    detector = MILRankingAnomalyDetector(max_epochs=1, random_state=0)
+    est = make_pipeline(SnippetNormalizer(), detector).fit(bags, y)
+    display = ScoreTimelineDisplay.from_estimator(est, bags[0], y.masks[0])
+    expected = est[-1].score_snippets(est[:-1].transform(bags))[0]
+    np.testing.assert_allclose(display.snippet_scores, expected, atol=1e-5)
+    assert tune_threshold(est, bags, y, far=0.1) == est[-1].threshold_
+
+
+def test_events_of_long_snippets():
+    mask = np.r_[np.zeros(100), np.ones(40)]
+    for labels, length in (([mask], 128), (FrameLabels([mask], 128), 16)):
+        events = find_events([[0.1, 0.9]], snippet_length=128)
+        value = event_average_precision_score(
+            labels, events, iou=0.1, snippet_length=length
+        )
+        assert value == 1.0
+    assert find_events([[0.1, 0.9]], FrameLabels([mask], 128), snippet_length=128)

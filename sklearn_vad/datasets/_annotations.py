@@ -184,13 +184,15 @@ class Annotations:
         found = [place.get(name, place.get(_without_crop(name))) for name in names]
         lost = [i for i, index in enumerate(found) if index is None]
         if lost:
-            few = ", ".join(f"bag {i} {_nearest(names[i], place)}" for i in lost[:3])
+            free = [name for name in place if name not in set(names)]
+            few = ", ".join(f"bag {i} {_nearest(names[i], free)}" for i in lost[:3])
             raise ValueError(
                 f"{len(lost)} of {len(names)} bags have no annotation: {few}"
                 f"{', ...' if len(lost) > 3 else ''}; expected ids among those of"
                 f" the {len(self)} annotated videos"
             )
-        return self[np.array(found, dtype=int)]
+        aligned = self[np.array(found, dtype=int)]
+        return aligned._fill(_bag_ids=np.array(ids_of(bags), dtype=str))
 
     def frame_labels(self, n_frames=None, *, snippet_length=16, outside="raise"):
         """Return 0/1 labels of all frames.
@@ -199,10 +201,10 @@ class Annotations:
 
         Parameters
         ----------
-        n_frames : array-like of int of shape (n_videos,), default=None
-            Length of each video, in frames. None takes those of the file;
-            without such, and where features cover whole snippets only, pass
-            for instance ``16 * bags.lengths``.
+        n_frames : array-like of int of shape (n_videos,), or dict, default=None
+            Length of each video, in frames; a dict has them by id. None takes those
+            of the file; without such, and where features cover whole snippets
+            only, pass for instance ``16 * bags.lengths``.
         snippet_length : float or sequence of float, default=16
             As in `FrameLabels`.
         outside : {"raise", "drop"}, default="raise"
@@ -231,7 +233,8 @@ class Annotations:
             )
         self._check_events_known()
         masks = [self._mask(i, n, outside) for i, n in enumerate(n_frames)]
-        return FrameLabels(masks, snippet_length)
+        ids = self.__dict__.get("_bag_ids")  # those of the bags, where aligned
+        return FrameLabels(masks, snippet_length, self.ids if ids is None else ids)
 
     def _check_events_known(self):
         weak = np.flatnonzero((self.video_labels == 1) & ~self.events_known)
@@ -351,6 +354,11 @@ def as_frame_counts(n_frames, ids):
     """Return lengths of videos as a checked array, None as None."""
     if n_frames is None:
         return None
+    if isinstance(n_frames, dict):
+        missing = [i for i, video in enumerate(ids) if video not in n_frames]
+        if missing:
+            raise ValueError(f"n_frames has none for {video_name(missing[0], ids)}")
+        n_frames = [n_frames[video] for video in ids]
     counts = as_array(n_frames, "n_frames")
     if counts.shape != (len(ids),):
         raise ValueError(

@@ -27,6 +27,7 @@ would hold is refused before any are read: see `_most_bytes`.
 
 import os
 import re
+import warnings
 from collections import Counter
 from numbers import Integral
 from pathlib import Path
@@ -181,6 +182,8 @@ def load_features(
         raise ValueError(f"{n_crops=} is for layouts with crops, got {layout=}")
     in_folder = isinstance(source, (str, os.PathLike))
     paths = _search(source, pattern, ids) if in_folder else _listed(source, pattern)
+    if layout == "snippets":
+        _warn_of_crop_files(paths)
     stems, videos = _join_crops(paths) if layout == "crop_files" else _one_each(paths)
     if ids is None:
         ids = _default_ids(stems, videos, source if in_folder else None)
@@ -259,6 +262,19 @@ def _join_crops(paths):
         stem = os.path.join(os.path.dirname(path), _crop_of(path)[0])
         videos.setdefault(stem, []).append(path)
     return list(videos), [sorted(files, key=_crop_of) for files in videos.values()]
+
+
+def _warn_of_crop_files(paths):
+    """Warn where every video seems to lie in several files, one for each crop."""
+    names = [_CROP_NAME.fullmatch(Path(path).stem) for path in paths]
+    videos = {name.group(1) for name in names if name}
+    if all(names) and 2 * len(videos) <= len(names):
+        warnings.warn(
+            f"{len(names)} files such as {Path(paths[0]).name!r} are read as so many"
+            f" videos; if they are the crops of {len(videos)} videos, pass"
+            " layout='crop_files'",
+            stacklevel=4,
+        )
 
 
 def _crop_of(path):

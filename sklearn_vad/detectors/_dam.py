@@ -176,7 +176,8 @@ class DAMAnomalyDetector(BaseAnomalyDetector):
     the future: `stream` scores while the camera runs [1]_.
 
     Bags are ``(n_snippets, n_steps, n_features)``; ``(n_snippets, n_features)``
-    is read as one step. The video score is the maximum of the snippet scores.
+    is read as one step, and crops on axis 1 would be read as steps: for these use
+    `MultiCropDetector`. The video score is the maximum of the snippet scores.
 
     Parameters
     ----------

@@ -13,7 +13,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._engine import draw_seed
 from .._storage import as_array
-from ..bags import Bags, FrameLabels, check_bags, check_video_labels
+from ..bags import (
+    Bags,
+    FrameLabels,
+    check_bags,
+    check_same_videos,
+    check_video_labels,
+)
 from ..base import BaseAnomalyDetector
 from ..online import push_together
 from ..timeline import check_frame_counts
@@ -144,6 +150,7 @@ class MultiCropDetector(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         detector = self._detector_to_train(self.estimator.warm_start)
         detector._validate_params()
         bags = self._check_X(X, detector)
+        check_same_videos(bags, y)
         y = check_video_labels(y, len(bags))
         validation = self._check_validation(validation, detector)
         detector._check_needs_validation(validation)

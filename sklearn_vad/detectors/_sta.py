@@ -174,7 +174,7 @@ class STAAnomalyDetector(BaseAnomalyDetector):
         Widths of the hidden layers of "fc".
     n_segments : int or None, default=32
         Training pools each bag into so many segments, by mean; None trains on
-        the ragged bags.
+        the ragged bags, and needs ``resolution="snippet"``.
     resolution : {"segment", "snippet"}, default="segment"
         Scoring runs on the segments of a bag, as training does, and every
         snippet gets the score of its segment; or on the bag, snippet by snippet.
@@ -387,7 +387,10 @@ class STAAnomalyDetector(BaseAnomalyDetector):
 
     def _check_bags(self, bags):
         if self.resolution == "segment" and self.n_segments is None:
-            raise ValueError('resolution="segment" needs n_segments, got None')
+            raise ValueError(
+                'resolution="segment" needs n_segments, got None; with n_segments=None'
+                ' choose resolution="snippet"'
+            )
 
     def _outputs(self, net, bags, names, progress=False, view=None):
         if self.resolution == "snippet":
