@@ -24,7 +24,7 @@ def data_dir(request):
     """Folder of real data, or a skip that says how to name it."""
     folder = request.config.getoption("--data") or os.environ.get("SKLEARN_VAD_DATA")
     if folder is None:
-        pytest.skip("real data not given: pytest --data DIR")
+        pytest.skip("real data not given: pytest --data=DIR")
     return Path(folder)
 
 

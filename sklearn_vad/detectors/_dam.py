@@ -212,7 +212,7 @@ class DAMAnomalyDetector(BaseAnomalyDetector):
     max_epochs : int, default=50
         Passes over the training videos.
     batch_size : int, default=20
-        Videos in a batch, 10 of each class.
+        Videos in a batch, 10 of each class; 2 or more.
     lr : float, default=1e-4
         Initial learning rate.
     lr_decay : {"cosine", None}, default=None
@@ -296,6 +296,7 @@ class DAMAnomalyDetector(BaseAnomalyDetector):
 
     _parameter_constraints = {
         **BaseAnomalyDetector._parameter_constraints,
+        "batch_size": [Interval(Integral, 2, None, closed="left")],  # one of each class
         "variant": [StrOptions({"dist", "cov"})],
         "n_hidden": [Interval(Integral, 1, None, closed="left")],
         "scaled": ["boolean"],

@@ -106,7 +106,7 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
     max_epochs : int, default=50
         Passes over the training videos.
     batch_size : int, default=60
-        Videos in a batch, 30 of each class.
+        Videos in a batch, 30 of each class; 2 or more.
     lr : float, default=0.01
         Initial learning rate.
     lr_decay : {"cosine", None}, default=None
@@ -186,6 +186,7 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
 
     _parameter_constraints = {
         **BaseAnomalyDetector._parameter_constraints,
+        "batch_size": [Interval(Integral, 2, None, closed="left")],  # one of each class
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "n_segments": [Interval(Integral, 1, None, closed="left"), None],
         "l2_normalize": ["boolean"],

@@ -191,7 +191,7 @@ class STAAnomalyDetector(BaseAnomalyDetector):
     max_epochs : int, default=50
         Passes over the training videos.
     batch_size : int, default=60
-        Videos in a batch, 30 of each class.
+        Videos in a batch, 30 of each class; 2 or more.
     lr : float, default=1e-4
         Initial learning rate.
     lr_decay : {"cosine", None}, default=None
@@ -276,6 +276,7 @@ class STAAnomalyDetector(BaseAnomalyDetector):
 
     _parameter_constraints = {
         **BaseAnomalyDetector._parameter_constraints,
+        "batch_size": [Interval(Integral, 2, None, closed="left")],  # one of each class
         "n_channels": [Interval(Integral, 1, None, closed="left")],
         "n_passes": [Interval(Integral, 0, None, closed="left")],
         "temperature": [Interval(Real, 0.1, None, closed="left")],
