@@ -25,7 +25,7 @@ import torch
 from scipy.special import iv
 from torch import Tensor
 
-_BLOCK = 2**13  # cells whose harmonics are in memory at a time
+_BLOCK = 2**14  # cells whose harmonics are in memory at a time
 CHUNK = 2**17  # cells of the videos that one call should take
 
 
@@ -48,7 +48,7 @@ def degree(temperature, tolerance):
     return 1 + int(np.argmax(4 * math.exp(sharpness) * tail <= tolerance))
 
 
-def harmonics(unit, n):
+def harmonics(unit, n, room=None):
     """Return cos(j a) and sin(j a) of directions, j = 0 ... n.
 
     Some come negated, always the same ones, which the coefficients make up for.
@@ -60,12 +60,15 @@ def harmonics(unit, n):
     unit : Tensor of shape (2, ...)
         cos(a) and sin(a).
     n : int
+    room : Tensor, default=None
+        Of as many entries as the result, to put it into.
 
     Returns
     -------
     harmonics : Tensor of shape (2 n + 2, ...)
     """
-    out = unit.new_empty(n + 1, *unit.shape)
+    room = unit.new_empty((n + 1) * unit.numel()) if room is None else room
+    out = room.view(n + 1, *unit.shape)
     twice_cos = (2 * unit[:1]).expand_as(unit).contiguous()
     steps = out.unbind(0)
     steps[0][0] = (unit[0] != 0) | (unit[1] != 0)
@@ -243,6 +246,7 @@ class _Kernel:
 
     def __init__(self, parameters, temperature, dtype):
         wide = torch.promote_types(dtype, torch.float32)
+        self.room = torch.empty(0)
         self.n = degree(temperature, torch.finfo(wide).eps)
         self.queries = _Plane(*parameters[:2])
         self.keys = _Plane(*parameters[2:])
@@ -253,7 +257,10 @@ class _Kernel:
         """Return the harmonics (P, ...) of queries and of keys."""
         planes = self.queries, self.keys
         unit = torch.stack([p.directions(values)[0] for p in planes], dim=1)
-        return harmonics(unit, self.n).unbind(1)
+        size = (self.n + 1) * unit.numel()
+        if self.room.numel() != size:  # else the last block's: no new memory
+            self.room = unit.new_empty(size)
+        return harmonics(unit, self.n, self.room).unbind(1)
 
     def own(self, query, key):
         """Return the kernel of the query and the key of each cell itself."""
