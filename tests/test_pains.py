@@ -127,6 +127,8 @@ def test_labels_never_aligned_with_the_files(tmp_path):
     labels = annotations.frame_labels(n_frames={"Normal002": 48, "Arson001": 64})
     with pytest.raises(ValueError, match=r"'Normal002'.*labels of 'Arson001'.*align"):
         MILRankingAnomalyDetector().fit(bags, labels)
+    by_path = annotations.align(["x/Normal002.npy", "x/Arson001.npy"]).frame_labels()
+    assert MILRankingAnomalyDetector(max_epochs=1).fit(bags, by_path).n_iter_ == 1
     right = annotations.align(bags).frame_labels()
     est = MILRankingAnomalyDetector(max_epochs=1).fit(bags, right)
     with pytest.raises(ValueError, match=r"'Normal002'.*labels of 'Arson001'.*align"):

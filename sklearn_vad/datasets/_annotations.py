@@ -192,7 +192,9 @@ class Annotations:
                 f" the {len(self)} annotated videos"
             )
         aligned = self[np.array(found, dtype=int)]
-        return aligned._fill(_bag_ids=np.array(ids_of(bags), dtype=str))
+        # A plain list may spell names in another way than the bags do.
+        ids = getattr(bags, "ids", None)
+        return aligned._fill(_label_ids=None if ids is None else ids.copy())
 
     def frame_labels(self, n_frames=None, *, snippet_length=16, outside="raise"):
         """Return 0/1 labels of all frames.
@@ -233,8 +235,8 @@ class Annotations:
             )
         self._check_events_known()
         masks = [self._mask(i, n, outside) for i, n in enumerate(n_frames)]
-        ids = self.__dict__.get("_bag_ids")  # those of the bags, where aligned
-        return FrameLabels(masks, snippet_length, self.ids if ids is None else ids)
+        ids = self.__dict__.get("_label_ids", self.ids)  # the bags', once aligned
+        return FrameLabels(masks, snippet_length, ids)
 
     def _check_events_known(self):
         weak = np.flatnonzero((self.video_labels == 1) & ~self.events_known)
