@@ -7,6 +7,7 @@ one gate through which everything a user passes has to go.
 """
 
 import json
+import math
 import numbers
 import os
 import shutil
@@ -33,6 +34,8 @@ from ._storage import (
     is_store,
     starts_of,
 )
+
+_BLOCK_ROWS = 4096
 
 
 # --------------------------------------------------------------------------
@@ -359,6 +362,55 @@ def stack_snippets(bags, positions=None, dtype=None):
         bag = bags[i]
         flat[end - len(bag) : end] = bag
     return flat
+
+
+def snippet_blocks(bags, least=None):
+    """Yield the snippets of all bags as rows, a block of bags at a time.
+
+    Crops and inner time steps are rows too.
+
+    Parameters
+    ----------
+    bags : Bags
+    least : int, default=None
+        Rows of a block, but for bags that have fewer together; the rest goes into
+        the last one. By default 4096 (32 MiB of float32 at 2048 features), or
+        n_features where that is more: `IncrementalPCA` asks for as many.
+
+    Yields
+    ------
+    rows : ndarray of shape (n_rows, n_features)
+        float32 or wider; a copy.
+    """
+    least = max(_BLOCK_ROWS, bags.n_features) if least is None else least
+    dtype = np.result_type(bags.dtype, np.float32)
+    n_rows = bags.lengths * math.prod(bags.snippet_shape[:-1])
+    for block in _runs(n_rows, least):
+        yield stack_snippets(bags, block, dtype).reshape(-1, bags.n_features)
+
+
+def _runs(n_rows, least):
+    """Split bags into runs that have `least` rows or more, a short rest included.
+
+    Parameters
+    ----------
+    n_rows : ndarray of shape (n_bags,)
+    least : int
+
+    Returns
+    -------
+    runs : list of range
+        All bags, in order; one run where there are too few rows for more.
+    """
+    stops, rows = [], 0
+    for i, n in enumerate(n_rows):
+        rows += n
+        if rows >= least:
+            stops.append(i + 1)
+            rows = 0
+    stops = [*stops[:-1], len(n_rows)]
+    starts = [0, *stops[:-1]]
+    return [range(*ends) for ends in zip(starts, stops, strict=True)]
 
 
 def map_bags(bags, function, lengths=None, snippet_shape=None, dtype=None):

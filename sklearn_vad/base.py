@@ -27,13 +27,19 @@ from .bags import (
     check_same_videos,
     check_video_labels,
     reads_as_rows,
+    snippet_blocks,
 )
-from .metrics import frame_average_precision_score, frame_roc_auc_score
+from .metrics import (
+    balanced_frame_roc_auc_score,
+    frame_average_precision_score,
+    frame_roc_auc_score,
+)
 from .online import SnippetStream
 from .timeline import check_frame_counts, expand_scores
 
 _VIDEO_SCORES = {"roc_auc": roc_auc_score, "average_precision": average_precision_score}
 _FRAME_SCORES = {
+    "balanced_frame_roc_auc": balanced_frame_roc_auc_score,
     "frame_roc_auc": frame_roc_auc_score,
     "frame_average_precision": frame_average_precision_score,
 }
@@ -71,6 +77,8 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         "optimizer": [StrOptions(set(_engine.OPTIMIZERS))],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "balanced_batches": ["boolean"],
+        "input_scaling": [StrOptions({"uniform", "standard"}), None],
+        "video_weight": [Interval(Real, 0, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "validation_score": [StrOptions({"auto", *_VIDEO_SCORES, *_FRAME_SCORES})],
         "patience": [Interval(Integral, 1, None, closed="left"), None],
@@ -86,13 +94,17 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         "verbose": ["verbose"],
     }
 
+    _published = {"input_scaling": None}  # what differs from the defaults
     _bag_ndims = (2,)  # axes of a bag that the detector can take
     _online = False  # whether a score needs no later snippet
 
     # What a detector defines ----------------------------------------------
     @abstractmethod
     def _make_module(self, n_features):
-        """Return the network, ``module(X, mask) -> dict`` with "scores"."""
+        """Return the network, ``module(X, mask) -> dict`` with "scores".
+
+        Its ``scaling``, an `InputScaling`, is what features go through first.
+        """
 
     @abstractmethod
     def _loss_terms(self):
@@ -108,6 +120,27 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _check_bags(self, bags):
         """Raise for training bags that the detector can't learn from."""
+
+    @classmethod
+    def as_published(cls, **params):
+        """Return a detector with the values of the paper where defaults differ.
+
+        Parameters
+        ----------
+        **params
+            Parameters that shall differ from the paper.
+
+        Returns
+        -------
+        detector : object
+
+        Examples
+        --------
+        >>> from sklearn_vad import DDLAnomalyDetector
+        >>> DDLAnomalyDetector.as_published(lr=1e-4)
+        DDLAnomalyDetector(input_scaling=None, lr=0.0001)
+        """
+        return cls(**{**cls._published, **params})
 
     # Fitting --------------------------------------------------------------
     @_all_or_nothing
@@ -202,7 +235,7 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         return self
 
     def _new_net(self, bags, seed):
-        return _engine.build_net(
+        net = _engine.build_net(
             lambda: self._make_module(bags.n_features),
             self._loss_terms(),
             seed=seed,
@@ -214,6 +247,9 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             precision=self.precision,
             callbacks=self.callbacks,
         )
+        if self.input_scaling is not None:
+            net.module_.scaling.fit(snippet_blocks(bags), self.input_scaling)
+        return net
 
     def _train(self, net, bags, y, lr_decay=None, validation=None):
         net.max_epochs = self.max_epochs
@@ -392,7 +428,7 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             )
 
         def validate(net):
-            scores = self._outputs(net, bags, ["scores"])["scores"]
+            scores = self._lean(self._outputs(net, bags, ["scores"])["scores"])
             if name in _FRAME_SCORES:
                 return _FRAME_SCORES[name](y, scores)
             return _VIDEO_SCORES[name](np.asarray(y), self._video_scores(scores))
@@ -419,7 +455,18 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         ValueError, TypeError
             For input of a wrong kind, or unlike that of `fit`.
         """
-        return self._run(X, ["scores"])["scores"]
+        return self._lean(self._run(X, ["scores"])["scores"])
+
+    def _lean(self, scores):
+        """Let the scores of snippets lean on their video's, by `video_weight`."""
+        w = self.video_weight
+        if w == 0:
+            return scores
+        videos = self._video_scores(scores)
+        return [
+            np.float32((s + w * v) / (1 + w))
+            for s, v in zip(scores, videos, strict=True)
+        ]
 
     def _run(self, X, names):
         """Return outputs of the network by name, as lists of (n_snippets_i,)."""
@@ -481,6 +528,11 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             raise TypeError(
                 f"{type(self).__name__} can't score a stream: its attention looks at"
                 " the whole video, later snippets included"
+            )
+        if self.video_weight:
+            raise TypeError(
+                f"with video_weight={self.video_weight}, a snippet's score needs the"
+                " whole video; streams need video_weight=0"
             )
         return SnippetStream(self, state)
 

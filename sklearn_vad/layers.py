@@ -1,7 +1,56 @@
 """Network modules that two or more detectors share."""
 
+import numpy as np
 import torch
+from sklearn.preprocessing import StandardScaler
 from torch import nn
+
+
+class InputScaling(nn.Module):
+    """Bring features to a common scale, learned from the training snippets.
+
+    Parameters
+    ----------
+    n_features : int
+    l2_normalize : bool, default=False
+        Divide every snippet by its L2 norm first; a row of zeros stays.
+    """
+
+    def __init__(self, n_features, l2_normalize=False):
+        super().__init__()
+        self.l2_normalize = l2_normalize
+        self.register_buffer("shift", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+
+    def reset_parameters(self):
+        """Change nothing until `fit`."""
+        self.shift.zero_()
+        self.scale.fill_(1)
+
+    def _normalize(self, x):
+        return nn.functional.normalize(x, dim=-1) if self.l2_normalize else x
+
+    def fit(self, blocks, kind):
+        """Learn shift and scale, in float64.
+
+        Parameters
+        ----------
+        blocks : iterable of float32 ndarray of shape (n_rows, n_features)
+        kind : {"uniform", "standard"}
+            One scale for all features, so that their mean variance is 1, or
+            one for each. A variance of 0 leaves the scale at 1.
+        """
+        scaler = StandardScaler()
+        for rows in blocks:
+            scaler.partial_fit(self._normalize(torch.from_numpy(rows)).numpy())
+        scale = scaler.scale_
+        if kind == "uniform":
+            scale = np.full_like(scale, np.sqrt(scaler.var_.mean()) or 1.0)
+        self.shift.copy_(torch.from_numpy(scaler.mean_))
+        self.scale.copy_(torch.from_numpy(scale))
+
+    def forward(self, x):
+        return (self._normalize(x) - self.shift) / self.scale
 
 
 class Dropout(nn.Module):
@@ -65,7 +114,7 @@ def initialise(module, generator):
         elif isinstance(layer, nn.RNNBase):
             for parameter in layer.parameters():
                 _uniform(parameter, layer.hidden_size**-0.5, generator)
-        elif isinstance(layer, nn.LayerNorm):
+        elif isinstance(layer, (nn.LayerNorm, InputScaling)):
             layer.reset_parameters()  # ones and zeros, nothing drawn
         elif [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]:
             raise TypeError(f"no rule to initialise {type(layer).__name__}")

@@ -36,6 +36,7 @@ from .timeline import check_frame_counts, snippet_bounds
 
 __all__ = [
     "anomalous_roc_auc_score",
+    "balanced_frame_roc_auc_score",
     "category_roc_auc_score",
     "evaluate",
     "event_average_precision_score",
@@ -310,6 +311,43 @@ def frame_roc_auc_score(frame_labels, snippet_scores, *, snippet_length=16):
     1.0
     """
     return _frame_roc_auc(make_table(frame_labels, snippet_scores, snippet_length))
+
+
+def balanced_frame_roc_auc_score(frame_labels, snippet_scores, *, snippet_length=16):
+    """Area under the ROC curve over frames, with every video weighing the same.
+
+    In `frame_roc_auc_score` a few very long videos can hold most of the normal
+    frames, and then decide, by chance, which of two models is better. Here a
+    frame counts 1 / n_frames of its video. On videos kept apart for the purpose,
+    choosing by this metric agrees better with the frame-level AUC of other
+    videos than choosing by the frame-level AUC itself.
+
+    Parameters
+    ----------
+    frame_labels, snippet_scores, snippet_length
+        As in `frame_roc_auc_score`.
+
+    Returns
+    -------
+    auc : float
+        In [0, 1]; NaN, with a warning, where all frames are of one class.
+
+    Raises
+    ------
+    ValueError
+        As in `frame_roc_auc_score`.
+
+    Examples
+    --------
+    >>> from sklearn_vad.metrics import balanced_frame_roc_auc_score
+    >>> balanced_frame_roc_auc_score(
+    ...     [[1, 1], [0, 0], [0] * 98], [[0.5], [0.1], [0.9]], snippet_length=[2, 2, 98])
+    0.5
+    """
+    labels = as_frame_labels(frame_labels, snippet_length)
+    scores, kinds, video = _count_by_snippet(labels, snippet_scores)
+    table = _count_by_score(scores, kinds / labels.n_frames[video])
+    return _frame_roc_auc(table, "balanced_frame_roc_auc_score")
 
 
 def frame_average_precision_score(

@@ -28,15 +28,12 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._storage import apply, as_array, bag_name
-from .bags import check_bags, map_bags, reads_as_rows, stack_snippets
+from .bags import check_bags, map_bags, reads_as_rows, snippet_blocks
 from .timeline import pool_segments, uniform_rows
 
 __all__ = ["BagTransformer", "SegmentPooling", "SnippetNormalizer", "UniformSampler"]
 
 _FLOATS = ["float64", "float32", "float16"]
-
-# What `partial_fit` gets at a time: 32 MiB of float32 at 2048 features.
-_BLOCK_ROWS = 4096
 
 
 class _BaseBagTransformer(TransformerMixin, BaseEstimator):
@@ -85,47 +82,16 @@ def _transform_snippets(bag, transformer):
     return out.reshape(*bag.shape[:-1], out.shape[1])
 
 
-def _blocks(n_rows, least):
-    """Split bags into runs that have `least` rows or more, a short rest included.
-
-    Parameters
-    ----------
-    n_rows : ndarray of shape (n_bags,)
-    least : int
-
-    Returns
-    -------
-    blocks : list of range
-        All bags, in order; one block where there are too few rows for more.
-    """
-    stops, rows = [], 0
-    for i, n in enumerate(n_rows):
-        rows += n
-        if rows >= least:
-            stops.append(i + 1)
-            rows = 0
-    stops = [*stops[:-1], len(n_rows)]
-    starts = [0, *stops[:-1]]
-    return [range(*ends) for ends in zip(starts, stops, strict=True)]
-
-
 def _fit_on_snippets(transformer, bags):
     """Fit in place: in blocks where it can, else on all snippets together."""
 
-    def rows(positions):
-        dtype = np.result_type(bags.dtype, np.float32)
-        return stack_snippets(bags, positions, dtype).reshape(-1, bags.n_features)
-
     if not get_tags(transformer).requires_fit:
-        transformer.fit(rows([0]))
+        transformer.fit(next(snippet_blocks(bags[:1])))
     elif not hasattr(transformer, "partial_fit"):
-        transformer.fit(rows(range(len(bags))))
+        transformer.fit(next(snippet_blocks(bags, least=math.inf)))
     else:
-        n_rows = bags.lengths * math.prod(bags.snippet_shape[:-1])
-        # IncrementalPCA keeps at most n_features components, and each of its
-        # blocks must have as many rows.
-        for block in _blocks(n_rows, max(_BLOCK_ROWS, bags.n_features)):
-            transformer.partial_fit(rows(block))
+        for rows in snippet_blocks(bags):
+            transformer.partial_fit(rows)
 
 
 class BagTransformer(_BaseBagTransformer):

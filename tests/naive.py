@@ -11,6 +11,19 @@ import math
 import numpy as np
 
 
+def scaled(scaling, x):
+    """A network's first step on a snippet: L2 norm, then shift and scale."""
+    shift, scale = (b.double().numpy() for b in (scaling.shift, scaling.scale))
+    x = np.array(x, dtype=np.float64)
+    for row in x.reshape(-1, x.shape[-1]):
+        norm = math.sqrt(sum(row**2))
+        if scaling.l2_normalize and norm > 0:
+            row /= norm
+        for k in range(len(row)):
+            row[k] = (row[k] - shift[k]) / scale[k]
+    return x
+
+
 def locality_prior(n_snippets, sigma):
     """DDL Eq. 2: exp(-|i - j|^2 / (2 sigma))."""
     prior = np.empty((n_snippets, n_snippets))

@@ -74,10 +74,11 @@ def naive_dam(net, bag):
         order = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         return naive.lstm(rows, *(weight[f"{name}.{part}"] for part in order))
 
-    bag = bag.astype(np.float64)
-    bag = bag[:, None] if bag.ndim == 2 else bag
+    previous = naive.scaled(net.scaling, np.zeros_like(bag[0]))
+    bag = naive.scaled(net.scaling, bag)
+    if bag.ndim == 2:
+        bag, previous = bag[:, None], previous[None]
     detections, attentions = [], []
-    previous = np.zeros(bag.shape[1:])
     for current in bag:
         n_steps = len(current)
         encoded = current.mean(axis=0)

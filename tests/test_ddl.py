@@ -47,7 +47,7 @@ def detector(**params):
 def naive_lanet(net, bag):
     """Eqs. 1-5 for one unpadded bag, in float64; (scores, features)."""
     weight = {name: p.detach().double().numpy() for name, p in net.named_parameters()}
-    x = bag.astype(np.float64)
+    x = naive.scaled(net.scaling, bag)
     n_snippets = len(x)
     # Eq. 1-3, per head
     query, key, value = (

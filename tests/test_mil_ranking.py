@@ -32,10 +32,7 @@ def naive_mlp(net, bag):
     """Three layers, ReLU after the first only, and a sigmoid; one snippet at a time."""
     weight = {name: p.detach().double().numpy() for name, p in net.named_parameters()}
     scores = []
-    for x in bag.astype(np.float64):
-        norm = math.sqrt(sum(x**2))
-        if net.l2_normalize and norm > 0:
-            x = x / norm
+    for x in naive.scaled(net.scaling, bag):
         x = np.maximum(weight["mlp.0.weight"] @ x + weight["mlp.0.bias"], 0)
         x = weight["mlp.3.weight"] @ x + weight["mlp.3.bias"]
         (logit,) = weight["mlp.5.weight"] @ x + weight["mlp.5.bias"]

@@ -35,7 +35,7 @@ from sklearn_vad import (
     FrameLabels,
     MILRankingAnomalyDetector,
     _storage,
-    preprocessing,
+    bags as bags_module,
 )
 from sklearn_vad.metrics import frame_roc_auc_score, frame_roc_auc_scorer
 from sklearn_vad.preprocessing import (
@@ -224,7 +224,7 @@ def test_parameters_of_the_transformer(small):
 # BagTransformer: streaming ------------------------------------------------
 @given(st.lists(st.integers(1, 30), min_size=1), st.integers(1, 50))
 def test_blocks_are_all_bags_in_order_and_none_is_too_short(n_rows, least):
-    blocks = preprocessing._blocks(np.array(n_rows), least)
+    blocks = bags_module._runs(np.array(n_rows), least)
     assert [i for block in blocks for i in block] == list(range(len(n_rows)))
     sizes = [sum(n_rows[i] for i in block) for block in blocks]
     assert min(sizes) >= min(least, sum(n_rows))
@@ -233,10 +233,10 @@ def test_blocks_are_all_bags_in_order_and_none_is_too_short(n_rows, least):
 
 
 def test_streamed_scaler_equals_a_stacked_one(small, monkeypatch):
-    monkeypatch.setattr(preprocessing, "_BLOCK_ROWS", 40)
+    monkeypatch.setattr(bags_module, "_BLOCK_ROWS", 40)
     bags = Bags.from_list([100 + 5 * bag for bag in small[0]])
     rows = np.concatenate(list(bags))
-    assert len(preprocessing._blocks(bags.lengths, 40)) > 5
+    assert len(bags_module._runs(bags.lengths, 40)) > 5
     for transformer in (StandardScaler(), MinMaxScaler()):
         found = BagTransformer(transformer).fit(bags).transform(bags)
         expected = clone(transformer).fit(rows).transform(rows)
@@ -245,7 +245,7 @@ def test_streamed_scaler_equals_a_stacked_one(small, monkeypatch):
 
 def test_incremental_pca_gets_blocks_that_are_long_enough(monkeypatch):
     """As fed by hand: 13 rows are the least, the last 2 join those before."""
-    monkeypatch.setattr(preprocessing, "_BLOCK_ROWS", 13)
+    monkeypatch.setattr(bags_module, "_BLOCK_ROWS", 13)
     rng = np.random.default_rng(0)
     bags = [rng.normal(size=(n, 6)) for n in (5, 8, 20, 6, 7, 1, 1)]
     by_hand = IncrementalPCA(4)
@@ -266,14 +266,14 @@ def test_a_block_has_as_many_rows_as_features(monkeypatch):
             sizes.append(len(X))
             return super().partial_fit(X, y, check_input)
 
-    monkeypatch.setattr(preprocessing, "_BLOCK_ROWS", 2)
+    monkeypatch.setattr(bags_module, "_BLOCK_ROWS", 2)
     bags = [np.random.default_rng(i).normal(size=(3, 2, 10)) for i in range(7)]
     BagTransformer(Spy(10)).fit(bags)
     assert sizes == [12, 12, 18]
 
 
 def test_nothing_but_a_block_is_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(preprocessing, "_BLOCK_ROWS", 1000)
+    monkeypatch.setattr(bags_module, "_BLOCK_ROWS", 1000)
     rng = np.random.default_rng(0)
     arrays = [rng.normal(size=(400, 128)).astype(np.float32) for _ in range(60)]
     Bags.from_list(arrays).save(tmp_path / "store")

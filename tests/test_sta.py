@@ -168,10 +168,8 @@ def naive_sta(net, bag, **options):
     """Section 2 for one unpadded bag, in float64; (scores, features)."""
     options = OPTIONS | options
     weight = {name: p.detach().double().numpy() for name, p in net.named_parameters()}
-    features = bag.astype(np.float64)
-    if options["l2_normalize"]:
-        for row in features:
-            row /= math.sqrt(sum(row**2)) or 1
+    assert net.scaling.l2_normalize == options["l2_normalize"]
+    features = naive.scaled(net.scaling, bag)
     for _ in range(options["n_passes"]):
         (features,) = naive.criss_cross_attention(
             [features],
@@ -327,7 +325,7 @@ def test_default_network_has_the_papers_shapes(regressor):
         expected[f"regressor.{2 * i}.weight"] = pair[::-1]
         expected[f"regressor.{2 * i}.bias"] = pair[1:]
     assert shapes == expected
-    assert (net.n_passes, net.temperature, net.l2_normalize) == (2, 1.0, False)
+    assert (net.n_passes, net.temperature, net.scaling.l2_normalize) == (2, 1.0, False)
 
 
 # --------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from torch import nn
 from .._lstm import last_hidden
 from ..base import BaseAnomalyDetector, check_widths
 from ..functional import dissimilarities, mil_ranking_loss, shift_by_one
-from ..layers import Dropout, probabilities
+from ..layers import Dropout, InputScaling, probabilities
 from ..timeline import pool_segments
 
 
@@ -95,6 +95,7 @@ class DissimilarityAttention(nn.Module):
         self.variant = variant
         self.scaled = scaled
         self.channel_attention = channel_attention
+        self.scaling = InputScaling(n_features)
         width = n_hidden if lstm else n_features
         self.feature_lstm = nn.LSTM(n_features, n_hidden) if lstm else None
         attends = channel_attention or clip_attention
@@ -126,6 +127,7 @@ class DissimilarityAttention(nn.Module):
         -------
         scores, clip_attention : Tensor of shape (M,)
         """
+        current, previous = self.scaling(current), self.scaling(previous)
         if current.ndim == 2:
             current, previous = current.unsqueeze(1), previous.unsqueeze(1)
         if self.feature_lstm is None:
@@ -209,6 +211,15 @@ class DAMAnomalyDetector(BaseAnomalyDetector):
         lambda_1 of Eq. 7.
     sparsity : float, default=8e-5
         lambda_2 of Eq. 7.
+    input_scaling : {"uniform", "standard", None}, default="uniform"
+        How features are scaled first, as learned from the training videos:
+        "uniform" subtracts the mean of each and divides all by one number, so
+        that their mean variance is 1, "standard" divides each by its own
+        standard deviation. None, the paper's way, leaves them as they are.
+    video_weight : float, default=0.0
+        w: a snippet with score s in a video with score v gets
+        ``(s + w v) / (1 + w)``. Video scores stay the same. Frames of different
+        videos are then told apart better, those of one video less.
     max_epochs : int, default=50
         Passes over the training videos.
     batch_size : int, default=20
@@ -225,10 +236,13 @@ class DAMAnomalyDetector(BaseAnomalyDetector):
     validation_fraction : float, default=None
         Share of the training videos to hold out, stratified; see `patience`.
     validation_score : {"auto", "roc_auc", "average_precision", \
-            "frame_roc_auc", "frame_average_precision"}, default="auto"
+            "frame_roc_auc", "frame_average_precision", \
+            "balanced_frame_roc_auc"}, default="auto"
         What chooses the best epoch where there are validation videos. "auto"
         is "frame_roc_auc" where ``validation`` brings `FrameLabels`, and
-        "roc_auc", of videos, elsewhere.
+        "roc_auc", of videos, elsewhere. With frame labels,
+        "balanced_frame_roc_auc" chooses more reliably: a few long videos don't
+        decide alone.
     patience : int, default=None
         Stop after so many epochs without a better validation score. With
         None all epochs are trained. The best epoch's weights stay either way.
@@ -325,6 +339,8 @@ class DAMAnomalyDetector(BaseAnomalyDetector):
         margin=1.0,
         smoothness=8e-5,
         sparsity=8e-5,
+        input_scaling="uniform",
+        video_weight=0.0,
         max_epochs=50,
         batch_size=20,
         lr=1e-4,
@@ -355,6 +371,8 @@ class DAMAnomalyDetector(BaseAnomalyDetector):
         self.margin = margin
         self.smoothness = smoothness
         self.sparsity = sparsity
+        self.input_scaling = input_scaling
+        self.video_weight = video_weight
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.lr = lr

@@ -30,7 +30,7 @@ from ..functional import (
     locality_aware_attention,
     mil_bce_loss,
 )
-from ..layers import Dropout, probabilities
+from ..layers import Dropout, InputScaling, probabilities
 from ..timeline import uniform_rows
 
 
@@ -57,6 +57,7 @@ class LANet(nn.Module):
         super().__init__()
         self.n_heads = n_heads
         self.sigma = sigma
+        self.scaling = InputScaling(n_features)
         self.query = nn.Linear(n_features, hidden_dim, bias=False)  # phi
         self.key = nn.Linear(n_features, hidden_dim, bias=False)  # psi
         self.value = nn.Linear(n_features, hidden_dim, bias=False)  # W_k
@@ -73,6 +74,7 @@ class LANet(nn.Module):
         return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)  # (B, heads, T, d)
 
     def forward(self, X, mask):
+        X = self.scaling(X)
         attended = locality_aware_attention(
             self._split_heads(self.query(X)),
             self._split_heads(self.key(X)),
@@ -145,6 +147,15 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         zeta of Eq. 8.
     eps : float, default=1e-7
         epsilon of Eq. 10.
+    input_scaling : {"uniform", "standard", None}, default="uniform"
+        How features are scaled first, as learned from the training videos:
+        "uniform" subtracts the mean of each and divides all by one number, so
+        that their mean variance is 1, "standard" divides each by its own
+        standard deviation. None, the paper's way, leaves them as they are.
+    video_weight : float, default=0.0
+        w: a snippet with score s in a video with score v gets
+        ``(s + w v) / (1 + w)``. Video scores stay the same. Frames of different
+        videos are then told apart better, those of one video less.
     max_epochs : int, default=50
         Passes over the training videos.
     batch_size : int, default=128
@@ -161,10 +172,13 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
     validation_fraction : float, default=None
         Share of the training videos to hold out, stratified; see `patience`.
     validation_score : {"auto", "roc_auc", "average_precision", \
-            "frame_roc_auc", "frame_average_precision"}, default="auto"
+            "frame_roc_auc", "frame_average_precision", \
+            "balanced_frame_roc_auc"}, default="auto"
         What chooses the best epoch where there are validation videos. "auto"
         is "frame_roc_auc" where ``validation`` brings `FrameLabels`, and
-        "roc_auc", of videos, elsewhere.
+        "roc_auc", of videos, elsewhere. With frame labels,
+        "balanced_frame_roc_auc" chooses more reliably: a few long videos don't
+        decide alone.
     patience : int, default=None
         Stop after so many epochs without a better validation score. With
         None all epochs are trained. The best epoch's weights stay either way.
@@ -258,6 +272,8 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         alignment_weight=1.0,
         margin=0.0,
         eps=1e-7,
+        input_scaling="uniform",
+        video_weight=0.0,
         max_epochs=50,
         batch_size=128,
         lr=5e-4,
@@ -287,6 +303,8 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         self.alignment_weight = alignment_weight
         self.margin = margin
         self.eps = eps
+        self.input_scaling = input_scaling
+        self.video_weight = video_weight
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.lr = lr
@@ -325,6 +343,7 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         128
         """
         setting = {
+            **cls._published,
             "hidden_dim": 128,
             "sigma": 6.0,
             "kernel_size": 5,

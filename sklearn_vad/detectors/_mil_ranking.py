@@ -22,7 +22,7 @@ from torch import nn
 
 from ..base import BaseAnomalyDetector, check_widths
 from ..functional import mil_ranking_loss
-from ..layers import Dropout, probabilities
+from ..layers import Dropout, InputScaling, probabilities
 from ..timeline import pool_segments
 
 
@@ -42,7 +42,7 @@ class RankingMLP(nn.Module):
 
     def __init__(self, n_features, hidden_dims, dropout, l2_normalize):
         super().__init__()
-        self.l2_normalize = l2_normalize
+        self.scaling = InputScaling(n_features, l2_normalize)
         first, second = hidden_dims
         self.mlp = nn.Sequential(
             nn.Linear(n_features, first),
@@ -58,9 +58,7 @@ class RankingMLP(nn.Module):
 
         The snippets before them do not matter.
         """
-        if self.l2_normalize:
-            current = nn.functional.normalize(current, dim=-1)
-        return probabilities(self.mlp(current).squeeze(-1)), None
+        return probabilities(self.mlp(self.scaling(current)).squeeze(-1)), None
 
     def forward(self, X, mask):
         return {"scores": self.score(X)[0]}  # (B, T)
@@ -103,6 +101,15 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
         Weight of the squared differences of consecutive scores.
     sparsity : float, default=8e-5
         Weight of the sum of scores.
+    input_scaling : {"uniform", "standard", None}, default="uniform"
+        How features are scaled first, as learned from the training videos:
+        "uniform" subtracts the mean of each and divides all by one number, so
+        that their mean variance is 1, "standard" divides each by its own
+        standard deviation. None, the paper's way, leaves them as they are.
+    video_weight : float, default=0.0
+        w: a snippet with score s in a video with score v gets
+        ``(s + w v) / (1 + w)``. Video scores stay the same. Frames of different
+        videos are then told apart better, those of one video less.
     max_epochs : int, default=50
         Passes over the training videos.
     batch_size : int, default=60
@@ -119,10 +126,13 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
     validation_fraction : float, default=None
         Share of the training videos to hold out, stratified; see `patience`.
     validation_score : {"auto", "roc_auc", "average_precision", \
-            "frame_roc_auc", "frame_average_precision"}, default="auto"
+            "frame_roc_auc", "frame_average_precision", \
+            "balanced_frame_roc_auc"}, default="auto"
         What chooses the best epoch where there are validation videos. "auto"
         is "frame_roc_auc" where ``validation`` brings `FrameLabels`, and
-        "roc_auc", of videos, elsewhere.
+        "roc_auc", of videos, elsewhere. With frame labels,
+        "balanced_frame_roc_auc" chooses more reliably: a few long videos don't
+        decide alone.
     patience : int, default=None
         Stop after so many epochs without a better validation score. With
         None all epochs are trained. The best epoch's weights stay either way.
@@ -205,6 +215,8 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
         margin=1.0,
         smoothness=8e-5,
         sparsity=8e-5,
+        input_scaling="uniform",
+        video_weight=0.0,
         max_epochs=50,
         batch_size=60,
         lr=0.01,
@@ -230,6 +242,8 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
         self.margin = margin
         self.smoothness = smoothness
         self.sparsity = sparsity
+        self.input_scaling = input_scaling
+        self.video_weight = video_weight
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.lr = lr

@@ -33,7 +33,7 @@ from ..functional import (
     mil_ranking_loss,
     mutual_cosine_embedding_loss,
 )
-from ..layers import probabilities
+from ..layers import InputScaling, probabilities
 from ..timeline import pool_segments, spread_segments
 
 
@@ -73,7 +73,7 @@ class CrissCrossNet(nn.Module):
         super().__init__()
         self.n_passes = n_passes
         self.temperature = temperature
-        self.l2_normalize = l2_normalize
+        self.scaling = InputScaling(n_features, l2_normalize)
         # 1x1 convolutions of a map of one channel
         self.query = nn.Linear(1, n_channels)
         self.key = nn.Linear(1, n_channels)
@@ -116,7 +116,7 @@ class CrissCrossNet(nn.Module):
         return states
 
     def forward(self, X, mask):
-        features = nn.functional.normalize(X, dim=2) if self.l2_normalize else X
+        features = self.scaling(X)
         for _ in range(self.n_passes):
             features = self._attend(features, mask)  # (B, T, C)
         states = features if self.rnn is None else self._recur(features, mask)
@@ -188,6 +188,15 @@ class STAAnomalyDetector(BaseAnomalyDetector):
         lambda_1 of Eq. 5.
     sparsity : float, default=4e-5
         lambda_2 of Eq. 5.
+    input_scaling : {"uniform", "standard", None}, default="uniform"
+        How features are scaled first, as learned from the training videos:
+        "uniform" subtracts the mean of each and divides all by one number, so
+        that their mean variance is 1, "standard" divides each by its own
+        standard deviation. None, the paper's way, leaves them as they are.
+    video_weight : float, default=0.0
+        w: a snippet with score s in a video with score v gets
+        ``(s + w v) / (1 + w)``. Video scores stay the same. Frames of different
+        videos are then told apart better, those of one video less.
     max_epochs : int, default=50
         Passes over the training videos.
     batch_size : int, default=60
@@ -204,10 +213,13 @@ class STAAnomalyDetector(BaseAnomalyDetector):
     validation_fraction : float, default=None
         Share of the training videos to hold out, stratified; see `patience`.
     validation_score : {"auto", "roc_auc", "average_precision", \
-            "frame_roc_auc", "frame_average_precision"}, default="auto"
+            "frame_roc_auc", "frame_average_precision", \
+            "balanced_frame_roc_auc"}, default="auto"
         What chooses the best epoch where there are validation videos. "auto"
         is "frame_roc_auc" where ``validation`` brings `FrameLabels`, and
-        "roc_auc", of videos, elsewhere.
+        "roc_auc", of videos, elsewhere. With frame labels,
+        "balanced_frame_roc_auc" chooses more reliably: a few long videos don't
+        decide alone.
     patience : int, default=None
         Stop after so many epochs without a better validation score. With
         None all epochs are trained. The best epoch's weights stay either way.
@@ -309,6 +321,8 @@ class STAAnomalyDetector(BaseAnomalyDetector):
         margin=1.0,
         smoothness=2e-4,
         sparsity=4e-5,
+        input_scaling="uniform",
+        video_weight=0.0,
         max_epochs=50,
         batch_size=60,
         lr=1e-4,
@@ -341,6 +355,8 @@ class STAAnomalyDetector(BaseAnomalyDetector):
         self.margin = margin
         self.smoothness = smoothness
         self.sparsity = sparsity
+        self.input_scaling = input_scaling
+        self.video_weight = video_weight
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.lr = lr
