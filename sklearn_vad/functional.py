@@ -26,6 +26,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ._criss_cross import CHUNK, criss_cross
 
@@ -43,6 +44,8 @@ __all__ = [
     "shift_by_one",
     "topk_mean",
 ]
+
+BIAS_ENTRIES = 2**23  # of the logits' bias of one block of queries: 32 MiB in float32
 
 
 # --------------------------------------------------------------------------
@@ -371,7 +374,39 @@ def _for_blocks(x):
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def locality_aware_attention(query, key, value, sigma, mask=None):
+def _attend_with_prior(query, key, value, mask, prior, first):
+    """Return softmax(Q K^T + G) V of the queries from snippet `first` on.
+
+    `prior` holds G by distance, from 1 - T to T - 1; each row of G is a window.
+    """
+    n, n_queries = key.shape[-2], query.shape[-2]
+    windows = prior[n - first - n_queries : 2 * n - 1 - first].unfold(0, n, 1)
+    bias = windows.flip(0).contiguous()  # (queries, T); flip may leave strided rows
+    if mask is not None:  # (B, 1, queries, T)
+        bias = bias.masked_fill(~mask[:, None, None, :], -math.inf)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
+
+
+def _softmax_with_prior(query, key, value, sigma, mask):
+    """Return softmax(Q K^T + G) V, for as many queries at once as BIAS_ENTRIES let."""
+    n = query.shape[-2]
+    distance = torch.arange(1 - n, n, dtype=torch.float64, device=query.device)
+    prior = torch.exp(-distance.square() / (2 * sigma)).to(query.dtype)
+    attend = functools.partial(
+        _attend_with_prior, key=key, value=value, mask=mask, prior=prior
+    )
+    n_queries = max(BIAS_ENTRIES // (n if mask is None else mask.numel()), 1)
+    if n_queries >= n:
+        return attend(query, first=0)
+    # Autograd would keep every block's bias, T x T in all; so it makes them anew.
+    again = functools.partial(
+        checkpoint, attend, use_reentrant=False, preserve_rng_state=False
+    )
+    blocks = enumerate(query.split(n_queries, dim=-2))
+    return torch.cat([again(q, first=i * n_queries) for i, q in blocks], dim=-2)
+
+
+def locality_aware_attention(query, key, value, sigma, mask=None, *, prior="after"):
     r"""Self-attention re-calibrated by a location prior, Eqs. 1-4 of [1]_.
 
     .. math:: (\mathrm{softmax}(Q K^T) + G)\, V
@@ -382,6 +417,11 @@ def locality_aware_attention(query, key, value, sigma, mask=None):
     a band outside of which it vanishes in the dtype at hand. (For float64 on
     CUDA torch has no such softmax.)
 
+    With ``prior="before"`` the same prior, not its logarithm, is added to the
+    logits instead, so that the weights of a row sum to 1:
+
+    .. math:: \mathrm{softmax}(Q K^T + G)\, V
+
     Parameters
     ----------
     query, key, value : Tensor of shape (B, heads, T, d)
@@ -389,11 +429,18 @@ def locality_aware_attention(query, key, value, sigma, mask=None):
         Width of the prior, see `locality_prior`; None leaves the prior out.
     mask : bool Tensor of shape (B, T), default=None
         Every bag needs at least one real snippet.
+    prior : {"after", "before"}, default="after"
+        Add the prior after the softmax, as printed, or before it.
 
     Returns
     -------
     out : Tensor of shape (B, heads, T, d)
         Zero at padded snippets.
+
+    Raises
+    ------
+    ValueError
+        For an unknown `prior`.
 
     Examples
     --------
@@ -403,15 +450,20 @@ def locality_aware_attention(query, key, value, sigma, mask=None):
     >>> locality_aware_attention(one, one, one, sigma=0.5).ravel()
     tensor([2.3679, 2.3679])
     """
-    attend = None
+    if prior not in ("after", "before"):
+        raise ValueError(f"prior must be 'after' or 'before', got {prior!r}")
     if mask is not None:
         keep = mask[:, None, :, None]  # (B, 1, T, 1)
         query, key, value = (x.masked_fill(~keep, 0) for x in (query, key, value))
-        attend = mask[:, None, None, :]  # (B, 1, 1, T), one row for all queries
-    out = F.scaled_dot_product_attention(
-        *map(_for_blocks, (query, key, value)), attn_mask=attend, scale=1.0
-    )[..., : value.shape[-1]]
-    if sigma is not None:
+    inputs = [_for_blocks(x) for x in (query, key, value)]
+    if sigma is not None and prior == "before":
+        out = _softmax_with_prior(*inputs, sigma, mask)
+    else:
+        # One row of the mask, (B, 1, 1, T), for all queries.
+        attend = None if mask is None else mask[:, None, None, :]
+        out = F.scaled_dot_product_attention(*inputs, attn_mask=attend, scale=1.0)
+    out = out[..., : value.shape[-1]]
+    if sigma is not None and prior == "after":
         out = out + _apply_prior(value, sigma)
     return out if mask is None else out.masked_fill(~keep, 0)
 

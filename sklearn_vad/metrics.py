@@ -340,8 +340,9 @@ def balanced_frame_roc_auc_score(frame_labels, snippet_scores, *, snippet_length
     Examples
     --------
     >>> from sklearn_vad.metrics import balanced_frame_roc_auc_score
+    >>> y = [[1, 1], [0, 0], [0] * 98]
     >>> balanced_frame_roc_auc_score(
-    ...     [[1, 1], [0, 0], [0] * 98], [[0.5], [0.1], [0.9]], snippet_length=[2, 2, 98])
+    ...     y, [[0.5], [0.1], [0.9]], snippet_length=[2, 2, 98])
     0.5
     """
     labels = as_frame_labels(frame_labels, snippet_length)

@@ -84,7 +84,6 @@ def _transform_snippets(bag, transformer):
 
 def _fit_on_snippets(transformer, bags):
     """Fit in place: in blocks where it can, else on all snippets together."""
-
     if not get_tags(transformer).requires_fit:
         transformer.fit(next(snippet_blocks(bags[:1])))
     elif not hasattr(transformer, "partial_fit"):

@@ -33,8 +33,11 @@ def locality_prior(n_snippets, sigma):
     return prior
 
 
-def locality_aware_attention(queries, keys, values, sigma):
-    """DDL Eqs. 1-4: rows of A + G, times V, for each bag and head."""
+def locality_aware_attention(queries, keys, values, sigma, where="after"):
+    """DDL Eqs. 1-4: rows of A + G, times V, for each bag and head.
+
+    Or, with G "before" the softmax, rows of softmax(Q K^T + G), times V.
+    """
     bags = []
     for query, key, value in zip(queries, keys, values, strict=True):
         query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
@@ -46,11 +49,15 @@ def locality_aware_attention(queries, keys, values, sigma):
         for head in range(n_heads):
             for i in range(n_snippets):
                 relation = [float(query[head, i] @ row) for row in key[head]]
+                if where == "before":
+                    relation = [r + g for r, g in zip(relation, prior[i], strict=True)]
                 highest = max(relation)  # any shift leaves Eq. 1 as it is
                 weight = [math.exp(r - highest) for r in relation]
                 total = sum(weight)
                 for n in range(n_snippets):
-                    attention = weight[n] / total + prior[i, n]
+                    attention = weight[n] / total
+                    if where == "after":
+                        attention += prior[i, n]
                     out[head, i] += attention * value[head, n]
         bags.append(out)
     return bags

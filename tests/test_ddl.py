@@ -18,9 +18,13 @@ LENGTHS = [1, 3, 16, 40, 9]
 N_FEATURES = 8
 
 
-def make_net(seed=0, *, n_heads=4, hidden_dim=24, sigma=16.0, kernel_size=10):
+def make_net(
+    seed=0, *, n_heads=4, hidden_dim=24, sigma=16.0, prior="after", kernel_size=10
+):
     """A network in eval mode whose norm and biases are no identity either."""
-    net = LANet(N_FEATURES, n_heads, hidden_dim, sigma, (12, 6), kernel_size, 0.1)
+    net = LANet(
+        N_FEATURES, n_heads, hidden_dim, sigma, prior, (12, 6), kernel_size, 0.1
+    )
     generator = torch.Generator().manual_seed(seed)
     initialise(net, generator)
     for parameter in net.norm.parameters():
@@ -54,11 +58,15 @@ def naive_lanet(net, bag):
         x @ weight[f"{name}.weight"].T for name in ("query", "key", "value")
     )
     heads = []
+    prior = np.zeros((n_snippets, n_snippets))
+    if net.sigma is not None:
+        prior = naive.locality_prior(n_snippets, net.sigma)
     for columns in np.split(np.arange(query.shape[1]), net.n_heads):
-        logits = np.exp(query[:, columns] @ key[:, columns].T)
-        attention = logits / logits.sum(axis=1, keepdims=True)
-        if net.sigma is not None:
-            attention = attention + naive.locality_prior(n_snippets, net.sigma)
+        logits = query[:, columns] @ key[:, columns].T
+        weights = np.exp(logits + prior if net.prior == "before" else logits)
+        attention = weights / weights.sum(axis=1, keepdims=True)
+        if net.prior == "after":
+            attention = attention + prior
         heads.append(attention @ value[:, columns])
     # Eq. 4
     out = np.concatenate(heads, axis=1) @ weight["out.weight"].T + x
@@ -92,6 +100,8 @@ def naive_lanet(net, bag):
         {"sigma": None, "kernel_size": 1},
         {"n_heads": 1, "sigma": 0.5},
         {"hidden_dim": 8, "n_heads": 8},
+        {"prior": "before"},
+        {"prior": "before", "sigma": None},
     ],
     ids=str,
 )
@@ -108,8 +118,9 @@ def test_network_equals_the_printed_equations(options, dtype, tolerance):
             assert got.dtype == dtype
 
 
-def test_scores_do_not_depend_on_padding_or_company():
-    net, bags = make_net(), make_bags()
+@pytest.mark.parametrize("prior", ["after", "before"])
+def test_scores_do_not_depend_on_padding_or_company(prior):
+    net, bags = make_net(prior=prior), make_bags()
     batch = collate(bags)
     wide = torch.full((len(bags), 60, N_FEATURES), torch.nan)
     wide[:, : max(LENGTHS)] = batch["X"].where(batch["mask"][..., None], torch.nan)
@@ -162,8 +173,9 @@ def test_regressor_looks_back_only():
     assert moved.nonzero().ravel().tolist() == [20, 21, 22, 23, 24]
 
 
-def test_scores_stay_in_float32_under_autocast():
-    net, bags = make_net(), make_bags()
+@pytest.mark.parametrize("prior", ["after", "before"])
+def test_scores_stay_in_float32_under_autocast(prior):
+    net, bags = make_net(prior=prior), make_bags()
     nn.init.constant_(net.regressor.bias, 12.0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         output = net(**collate(bags))
@@ -239,6 +251,7 @@ PAPER = {  # Section 3.2, UCF-Crime
     "n_heads": 4,
     "hidden_dim": 512,
     "sigma": 16,
+    "prior": "after",
     "mlp_dims": (512, 128),
     "kernel_size": 10,
     "dropout": 0.1,
@@ -295,7 +308,7 @@ def test_default_network_has_the_papers_shapes():
         "regressor.weight": (1, 128, 10),
         "regressor.bias": (1,),
     }
-    assert (net.n_heads, net.sigma) == (4, 16.0)
+    assert (net.n_heads, net.sigma, net.prior) == (4, 16.0, "after")
 
 
 class Recording(DDLAnomalyDetector):
@@ -352,12 +365,30 @@ def test_video_score_is_the_mean_of_the_highest(n_snippets):
     )
 
 
-def test_fitted_detector_scores_as_its_equations_say():
+@pytest.mark.parametrize("prior", ["after", "before"])
+def test_fitted_detector_scores_as_its_equations_say(prior):
     bags = make_bags()
-    est = detector(max_epochs=3).fit(bags, [1, 0, 1, 0, 1])
+    est = detector(max_epochs=3, prior=prior).fit(bags, [1, 0, 1, 0, 1])
     for bag, scores in zip(bags, est.score_snippets(bags), strict=True):
         expected, _ = naive_lanet(est.net_.module_, bag)
         np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("sigma", "same"), [(16.0, False), (None, True)])
+def test_where_the_prior_is_added_changes_scores_if_there_is_one(sigma, same):
+    bags, y = make_bags(), [1, 0, 1, 0, 1]
+    after, before = (
+        np.concatenate(
+            detector(sigma=sigma, prior=prior).fit(bags, y).score_snippets(bags)
+        )
+        for prior in ("after", "before")
+    )
+    assert np.allclose(after, before, rtol=0, atol=1e-4) == same
+
+
+def test_unknown_prior_is_refused():
+    with pytest.raises(ValueError, match="'prior' parameter of DDLAnomalyDetector"):
+        detector(prior="log").fit(make_bags(), [1, 0, 1, 0, 1])
 
 
 def test_history_records_the_terms_of_the_loss():

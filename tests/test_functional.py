@@ -604,6 +604,29 @@ def pad_heads(bags, dtype=torch.float64, **options):
     return pad(turned, dtype, **options).transpose(1, 2).contiguous()
 
 
+def attend(*args, where):
+    """The attention with its prior "after" or "before" the softmax.
+
+    In "blocks" is "before", done for three queries of each bag at a time.
+    """
+    key = args[1]
+    n_bags = len(key) if len(args) > 4 and args[4] is not None else 1
+    with pytest.MonkeyPatch.context() as patch:
+        if where == "blocks":
+            patch.setattr(vad, "BIAS_ENTRIES", 3 * n_bags * key.shape[-2])
+        prior = "after" if where == "after" else "before"
+        return vad.locality_aware_attention(*args, prior=prior)
+
+
+def naive_attend(*args, where):
+    """What `attend` must return: blocks change nothing."""
+    prior = "after" if where == "after" else "before"
+    return naive.locality_aware_attention(*args, prior)
+
+
+everywhere = pytest.mark.parametrize("where", ["after", "before", "blocks"])
+
+
 def assert_attention(out, expected, tolerance):
     for row, bag in zip(out, expected, strict=True):
         n = bag.shape[1]
@@ -613,14 +636,15 @@ def assert_attention(out, expected, tolerance):
         assert (row[:, n:] == 0).all()
 
 
+@everywhere
 @dtypes
 @pytest.mark.parametrize("sigma", [None, 0.5, 6.0, 16.0, 400.0, 1e9])
-def test_attention_equals_the_printed_equations(dtype, sigma):
+def test_attention_equals_the_equations(dtype, sigma, where):
     lengths = [1, 2, 7, 16, 17, 50]
     bags, padded = attention_bags(lengths, dtype=dtype)
-    out = vad.locality_aware_attention(*padded, sigma, mask_of(lengths))
+    out = attend(*padded, sigma, mask_of(lengths), where=where)
     assert out.dtype == dtype
-    expected = naive.locality_aware_attention(*bags, sigma)
+    expected = naive_attend(*bags, sigma, where=where)
     assert_attention(out, expected, TOLERANCE[dtype])
 
 
@@ -640,6 +664,27 @@ def test_attention_over_several_blocks(dtype, sigma, n_snippets):
     assert_attention(out, expected, TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("n_snippets", [1, 2, 3, 4, 6, 40])
+def test_blocks_of_queries_equal_all_at_once(n_snippets):
+    bags, padded = attention_bags([n_snippets])
+    inputs = [x.requires_grad_() for x in padded]
+    out = {w: attend(*inputs, 6.0, where=w) for w in ("before", "blocks")}
+    expected = naive.locality_aware_attention(*bags, 6.0, "before")
+    assert_attention(out["blocks"], expected, 1e-10)
+    assert_close(out["blocks"], out["before"], rtol=1e-12, atol=1e-12)
+    weight = torch.randn(out["before"].shape, dtype=torch.float64)
+    blocks, once = (torch.autograd.grad(o, inputs, weight) for o in out.values())
+    assert_close(blocks, once, rtol=1e-12, atol=1e-12)
+
+
+def test_a_block_has_one_query_at_least(monkeypatch):
+    bags, padded = attention_bags([5, 2])
+    monkeypatch.setattr(vad, "BIAS_ENTRIES", 1)
+    out = vad.locality_aware_attention(*padded, 6.0, mask_of([5, 2]), prior="before")
+    expected = naive.locality_aware_attention(*bags, 6.0, "before")
+    assert_attention(out, expected, 1e-10)
+
+
 def test_attention_by_hand():
     """Logits ln 3 and 0, not scaled by 1 / sqrt(d) = 1 / 2, weigh 3/4 and 1/4."""
     query = torch.tensor([1.0, 0, 0, 0]).expand(1, 1, 2, 4)
@@ -653,7 +698,24 @@ def test_attention_by_hand():
     assert_close(out[0, 0], torch.tensor(expected))
 
 
-@pytest.mark.parametrize("sigma", [None, 16.0])
+def test_prior_before_the_softmax_by_hand():
+    """Logits of 0, and a prior of 1 and e^(-1/4): the first weighs e / (e + e^g)."""
+    nought, value = torch.zeros(1, 1, 2, 1), torch.tensor([[[[4.0], [8.0]]]])
+    out = vad.locality_aware_attention(nought, nought, value, 2.0, prior="before")
+    own = math.e / (math.e + math.exp(math.exp(-1 / 4)))
+    assert out.ravel().tolist() == pytest.approx([8 - 4 * own, 4 + 4 * own])
+
+
+def test_attention_rejects_an_unknown_prior():
+    _, padded = attention_bags([3])
+    with pytest.raises(ValueError, match="prior must be 'after' or 'before', got 'no'"):
+        vad.locality_aware_attention(*padded, None, prior="no")
+
+
+@pytest.mark.parametrize(
+    ("sigma", "where"),
+    [(None, "after"), (16.0, "after"), (16.0, "before"), (16.0, "blocks")],
+)
 @settings(max_examples=20, deadline=None, database=None)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4),
@@ -661,17 +723,19 @@ def test_attention_by_hand():
     fill=st.sampled_from([math.nan, math.inf, -math.inf, 1e30]),
     seed=st.integers(0, 10**6),
 )
-def test_attention_ignores_padding_and_company(sigma, lengths, extra, fill, seed):
+def test_attention_ignores_padding_and_company(
+    sigma, where, lengths, extra, fill, seed
+):
     bags, _ = attention_bags(lengths, seed=seed)
     width = max(lengths) + extra
     padded = [pad_heads(x, n_snippets=width, fill=fill).requires_grad_() for x in bags]
     mask = mask_of(lengths, width)
-    out = vad.locality_aware_attention(*padded, sigma, mask)
+    out = attend(*padded, sigma, mask, where=where)
     weight = torch.randn(out.shape, dtype=out.dtype)
     (out * weight).sum().backward()
     for i, n in enumerate(lengths):
         alone = [torch.tensor(x[i][None], requires_grad=True) for x in bags]
-        expected = vad.locality_aware_attention(*alone, sigma)
+        expected = attend(*alone, sigma, where=where)
         (expected * weight[i, :, :n]).sum().backward()
         assert_close(out[i, :, :n], expected[0], rtol=1e-10, atol=1e-12)
         assert (out[i, :, n:] == 0).all()
@@ -680,59 +744,67 @@ def test_attention_ignores_padding_and_company(sigma, lengths, extra, fill, seed
             assert (many.grad[i, :, n:] == 0).all()
 
 
-def test_attention_with_much_padding_in_front():
+@everywhere
+def test_attention_with_much_padding_in_front(where):
     """Whole blocks of the softmax may hold no real snippet."""
     _, (query, key, value) = attention_bags([1500])
-    expected = vad.locality_aware_attention(
-        *(x[:, :, 1100:] for x in (query, key, value)), 16.0
-    )
+    expected = attend(*(x[:, :, 1100:] for x in (query, key, value)), 16.0, where=where)
     mask = (torch.arange(1500) >= 1100)[None]
-    out = vad.locality_aware_attention(query, key, value, 16.0, mask)
+    out = attend(query, key, value, 16.0, mask, where=where)
     assert_close(out[:, :, 1100:], expected, rtol=1e-10, atol=1e-12)
     assert (out[:, :, :1100] == 0).all()
 
 
+@everywhere
 @pytest.mark.parametrize("sigma", [None, 0.5])
-def test_attention_gradcheck(sigma):
+def test_attention_gradcheck(sigma, where):
     _, padded = attention_bags([3, 18], n_heads=1, d=2)
     inputs = [x.requires_grad_() for x in padded]
     mask = mask_of([3, 18])
     assert torch.autograd.gradcheck(
-        lambda *qkv: vad.locality_aware_attention(*qkv, sigma, mask), inputs
+        lambda *qkv: attend(*qkv, sigma, mask, where=where), inputs
     )
 
 
+@everywhere
 @pytest.mark.parametrize("d", [1, 3, 8, 9, 128])
-def test_attention_of_any_width(d):
+def test_attention_of_any_width(d, where):
     bags, padded = attention_bags([20, 4], d=d, seed=1)
     # Values in another memory order must change nothing but speed.
     padded[2] = padded[2].transpose(2, 3).contiguous().transpose(2, 3)
-    out = vad.locality_aware_attention(*padded, 6.0, mask_of([20, 4]))
-    expected = naive.locality_aware_attention(*bags, 6.0)
+    out = attend(*padded, 6.0, mask_of([20, 4]), where=where)
+    expected = naive_attend(*bags, 6.0, where=where)
     assert_attention(out, expected, 1e-10)
 
 
+@everywhere
 @pytest.mark.parametrize(
     ("half", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.08)]
 )
-def test_attention_in_half_precision(half, tolerance):
+def test_attention_in_half_precision(half, tolerance, where):
     bags, padded = attention_bags([40, 9])
-    out = vad.locality_aware_attention(
-        *(x.to(half) for x in padded), 16.0, mask_of([40, 9])
-    )
+    padded = [x.to(half) for x in padded]
+    out = attend(*padded, 16.0, mask_of([40, 9]), where=where)
     assert out.dtype == half
-    expected = naive.locality_aware_attention(*bags, 16.0)
+    expected = naive_attend(*bags, 16.0, where=where)
     assert_attention(out.double(), expected, tolerance)
 
 
-def test_attention_under_autocast():
+@everywhere
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
+def test_attention_under_autocast(where, given):
     bags, padded = attention_bags([40, 9])
+    inputs = [x.to(given).requires_grad_() for x in padded]
+    mask = mask_of([40, 9])
     with torch.autocast("cpu", torch.bfloat16):
-        out = vad.locality_aware_attention(
-            *(x.float() for x in padded), 16.0, mask_of([40, 9])
-        )
-    expected = naive.locality_aware_attention(*bags, 16.0)
+        out = attend(*inputs, 16.0, mask, where=where)
+    expected = naive_attend(*bags, 16.0, where=where)
     assert_attention(out.double(), expected, 0.08)
+    out.sum().backward()  # outside of autocast, as the blocks are done again
+    exact = [x.double().requires_grad_() for x in padded]
+    attend(*exact, 16.0, mask, where=where).sum().backward()
+    for one, other in zip(inputs, exact, strict=True):
+        assert_close(one.grad.double(), other.grad, rtol=0.08, atol=0.8)
 
 
 class LargestTensor(TorchDispatchMode):
@@ -748,9 +820,11 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
+@pytest.mark.parametrize("prior", ["after", "before"])
 @pytest.mark.parametrize("contiguous", [True, False])
 @pytest.mark.parametrize("masked", [True, False])
-def test_attention_makes_no_tensor_of_t_times_t(contiguous, masked):
+def test_attention_makes_no_tensor_of_t_times_t(contiguous, masked, prior, monkeypatch):
+    monkeypatch.setattr(vad, "BIAS_ENTRIES", 600_000)
     n = 6000
     inputs = [torch.randn(1, 1, 8, n).transpose(2, 3) * 0.3 for _ in range(3)]
     if contiguous:
@@ -758,8 +832,21 @@ def test_attention_makes_no_tensor_of_t_times_t(contiguous, masked):
     inputs = [x.requires_grad_() for x in inputs]
     mask = mask_of([n - 1], n) if masked else None
     with LargestTensor() as largest:
-        vad.locality_aware_attention(*inputs, 16.0, mask).sum().backward()
-    assert n < largest.numel < 100 * n
+        out = vad.locality_aware_attention(*inputs, 16.0, mask, prior=prior)
+        out.sum().backward()
+    assert n < largest.numel <= 100 * n
+
+
+@pytest.mark.parametrize(("where", "kept"), [("before", True), ("blocks", False)])
+def test_blocks_of_queries_leave_no_bias_for_the_backward_pass(where, kept):
+    n = 200
+    inputs = [torch.randn(1, 1, n, 8, requires_grad=True) for _ in range(3)]
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: saved.append(x.numel()) or x, lambda x: x
+    ):
+        attend(*inputs, 16.0, mask_of([n], n), where=where)
+    assert (sum(saved) >= n * n) == kept
 
 
 def test_largest_tensor_sees_the_softmax_of_the_plain_kernel():

@@ -35,6 +35,8 @@ from sklearn_vad import (
     FrameLabels,
     MILRankingAnomalyDetector,
     _storage,
+)
+from sklearn_vad import (
     bags as bags_module,
 )
 from sklearn_vad.metrics import frame_roc_auc_score, frame_roc_auc_scorer

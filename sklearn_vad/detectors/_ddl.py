@@ -7,7 +7,7 @@ Where the paper is silent or contradicts itself, we do this:
 
 - Eq. 1 has no 1/sqrt(d), as printed; the projections carry no biases.
 - Eq. 3: the prior is added after the softmax, not renormalised, the same for
-  every head, as printed.
+  every head, as printed. `prior="before"` reads "bias term" as one of the logits.
 - The "1x1 causal convolution with kernel size K" covers K snippets of the past.
 - GELU (exact) and dropout follow both layers of the MLP.
 - Eq. 6 is the full binary cross-entropy; as printed, without the term of normal
@@ -20,7 +20,7 @@ import itertools
 from numbers import Integral, Real
 
 import torch.nn.functional as F
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from ..base import BaseAnomalyDetector, check_widths
@@ -45,6 +45,8 @@ class LANet(nn.Module):
         k and D_h; the heads share the hidden dimension.
     sigma : float or None
         Of the location prior; None leaves it out.
+    prior : {"after", "before"}
+        Where the prior is added, after the softmax or before it.
     mlp_dims : tuple of int
     kernel_size : int
         K, in snippets.
@@ -52,12 +54,21 @@ class LANet(nn.Module):
     """
 
     def __init__(
-        self, n_features, n_heads, hidden_dim, sigma, mlp_dims, kernel_size, dropout
+        self,
+        n_features,
+        n_heads,
+        hidden_dim,
+        sigma,
+        prior,
+        mlp_dims,
+        kernel_size,
+        dropout,
     ):
         super().__init__()
         self.n_heads = n_heads
         self.sigma = sigma
         self.scaling = InputScaling(n_features)
+        self.prior = prior
         self.query = nn.Linear(n_features, hidden_dim, bias=False)  # phi
         self.key = nn.Linear(n_features, hidden_dim, bias=False)  # psi
         self.value = nn.Linear(n_features, hidden_dim, bias=False)  # W_k
@@ -81,6 +92,7 @@ class LANet(nn.Module):
             self._split_heads(self.value(X)),
             self.sigma,
             mask,
+            prior=self.prior,
         )
         attended = attended.transpose(1, 2).flatten(2)  # (B, T, D_h)
         features = self.mlp(self.norm(self.out(attended) + X))  # (B, T, mlp_dims[-1])
@@ -129,6 +141,9 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
     sigma : float or None, default=16.0
         Width of the location prior of Eq. 2, in snippets squared; None leaves
         the prior out.
+    prior : {"after", "before"}, default="after"
+        "after" adds the prior to the attention weights, after the softmax, as
+        Eq. 3 has it; "before" adds it to the logits, inside the softmax.
     mlp_dims : tuple of int, default=(512, 128)
         Widths of the perceptron's layers.
     kernel_size : int, default=10
@@ -249,6 +264,7 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         "n_heads": [Interval(Integral, 1, None, closed="left")],
         "hidden_dim": [Interval(Integral, 1, None, closed="left")],
         "sigma": [Interval(Real, 0, None, closed="neither"), None],
+        "prior": [StrOptions({"after", "before"})],
         "kernel_size": [Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "max_snippets": [Interval(Integral, 2, None, closed="left"), None],
@@ -264,6 +280,7 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         n_heads=4,
         hidden_dim=512,
         sigma=16.0,
+        prior="after",
         mlp_dims=(512, 128),
         kernel_size=10,
         dropout=0.1,
@@ -295,6 +312,7 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         self.n_heads = n_heads
         self.hidden_dim = hidden_dim
         self.sigma = sigma
+        self.prior = prior
         self.mlp_dims = mlp_dims
         self.kernel_size = kernel_size
         self.dropout = dropout
@@ -362,6 +380,7 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
             self.n_heads,
             self.hidden_dim,
             self.sigma,
+            self.prior,
             check_widths("mlp_dims", self.mlp_dims),
             self.kernel_size,
             self.dropout,
