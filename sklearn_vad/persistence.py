@@ -177,7 +177,7 @@ def _describe(detector, lost):
         tensors = {**tensors, **{f"{part}/{name}": own[name] for name in own}}
     description = {
         **_describe_unfitted(detector, lost),
-        "fitted": {name: _to_json(value) for name, value in values.items()},
+        "fitted": {name: _to_json(values[name], None, name) for name in values},
         "parts": described,
     }
     return description, tensors
@@ -310,7 +310,7 @@ def _to_json(value, lost=None, name=""):
     if isinstance(value, SaveMixin) and lost is not None:
         _class_named(type(value).__name__)
         return {"$detector": _describe_unfitted(value, lost, f"{name}.")}
-    raise TypeError(f"{type(value).__name__} can't be saved")
+    raise TypeError(f"{name} can't be saved: it is of type {type(value).__name__}")
 
 
 def _from_json(value):

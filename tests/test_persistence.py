@@ -1,5 +1,6 @@
 """One file for a fitted detector: what comes back, and what is refused."""
 
+import copy
 import errno
 import hashlib
 import json
@@ -16,7 +17,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import Callback
 
@@ -30,6 +31,7 @@ from sklearn_vad import (
 )
 from sklearn_vad.base import BaseAnomalyDetector
 from sklearn_vad.datasets import make_bags
+from sklearn_vad.persistence import SaveMixin, check_tensors
 
 DAM = DAMAnomalyDetector(
     n_hidden=16, mlp_dims=(16,), max_epochs=2, random_state=0, n_jobs=1
@@ -198,11 +200,9 @@ def test_history_of_validation(small, tmp_path):
 
 
 def test_parameters_keep_their_type(fitted, tmp_path):
-    est = clone(fitted).set_params(
+    est = copy.copy(fitted).set_params(
         lr=np.float32(0.1), max_epochs=np.int64(3), hidden_dims=[16, 8], callbacks=[]
     )
-    est.__dict__.update({k: v for k, v in vars(fitted).items() if k.endswith("_")})
-    est.__dict__.update({k: v for k, v in vars(fitted).items() if k[0] == "_"})
     params = round_trip(est, tmp_path).get_params()
     assert params == est.get_params()
     for name, value in est.get_params().items():
@@ -353,6 +353,68 @@ def test_own_class_is_loaded_by_itself(small, tmp_path):
     crops = MultiCropDetector(est).fit([bag[:, None] for bag in small[0]], small[1])
     with pytest.raises(ValueError, match="class 'OwnDetector', expected one of"):
         crops.save(tmp_path / "crops")
+
+
+class Scaled(MILRankingAnomalyDetector):
+    """A detector whose network has a buffer."""
+
+    def _make_module(self, n_features):
+        module = super()._make_module(n_features)
+        scale = torch.zeros(n_features, dtype=torch.float64)
+        module.mlp[0].register_buffer("scale", scale)
+        return module
+
+
+def test_buffers_are_saved(small, tmp_path):
+    est = Scaled(**MIL.get_params()).fit(*small)
+    est.net_.module_.mlp[0].scale.copy_(torch.arange(6) / 7)
+    est.save(tmp_path / "scaled")
+    scale = Scaled.load(tmp_path / "scaled").net_.module_.mlp[0].scale
+    assert scale.dtype == torch.float64
+    assert scale.tolist() == (torch.arange(6) / 7).tolist()
+
+
+class Pair(SaveMixin, BaseEstimator):
+    """Detectors by two hooks: what a meta-estimator needs."""
+
+    _parameter_constraints = {"estimators": [list]}
+
+    def __init__(self, estimators):
+        self.estimators = estimators
+
+    def fit(self, X, y):
+        self.estimators_ = [clone(est).fit(X, y) for est in self.estimators]
+        self.threshold_ = 0.25
+        return self
+
+    def _get_fitted_state(self):
+        parts = {str(i): est for i, est in enumerate(self.estimators_)}
+        return {"threshold_": self.threshold_}, {"w": torch.ones(2)}, parts
+
+    def _set_fitted_state(self, values, tensors, parts):
+        check_tensors(tensors, {"w": torch.empty(2)})
+        self.threshold_ = values["threshold_"]
+        self.estimators_ = list(parts.values())
+
+
+def test_two_hooks_save_a_list_of_detectors(small, tmp_path):
+    pair = Pair([MIL, DDL]).fit(*small)
+    pair.save(tmp_path / "pair")
+    loaded = Pair.load(tmp_path / "pair")
+    assert loaded.threshold_ == 0.25
+    for own, other in zip(loaded.estimators_, pair.estimators_, strict=True):
+        assert_same(own, other, small[0])
+    for own, other in zip(loaded.estimators, pair.estimators, strict=True):
+        assert own.get_params() == other.get_params()
+
+
+def test_history_that_cannot_be_saved_is_named(fitted, path):
+    before = path.read_bytes()
+    est = copy.copy(fitted)
+    est.history_ = [{"model": object()}]
+    with pytest.raises(TypeError, match=r"history_\[0\]\['model'\] can't be saved"):
+        est.save(path)
+    assert path.read_bytes() == before
 
 
 # --------------------------------------------------------------------------
