@@ -18,6 +18,7 @@ _EXPORTS = {
     "MILRankingAnomalyDetector": "sklearn_vad.detectors",
     "MultiCropDetector": "sklearn_vad.detectors",
     "STAAnomalyDetector": "sklearn_vad.detectors",
+    "load": "sklearn_vad.persistence",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from ._batching import scoring_batches
 from .layers import Dropout, initialise
+from .persistence import check_tensors
 
 OPTIMIZERS = {
     "adam": torch.optim.Adam,
@@ -250,6 +251,15 @@ def _empty_module(make_module):
     return module.to_empty(device="cpu")
 
 
+def _loaded_module(make_module, weights):
+    """Build a module of given weights, once they are known to fit."""
+    with torch.device("meta"):  # a damaged size takes no memory
+        module = make_module()
+    check_tensors(weights, module.state_dict())
+    module.load_state_dict(weights, assign=True)
+    return module
+
+
 def build_net(
     make_module,
     loss_terms,
@@ -262,6 +272,7 @@ def build_net(
     device,
     precision,
     callbacks,
+    weights=None,
 ):
     """Return a net, initialised from `seed` and ready to train.
 
@@ -280,14 +291,24 @@ def build_net(
     device : str or torch.device
     precision : {"float32", "bfloat16"}
     callbacks : list of skorch callbacks or None
+    weights : dict of Tensor, default=None
+        Every parameter and buffer of the module, instead of the initialisation.
 
     Returns
     -------
     net : Net
+
+    Raises
+    ------
+    ValueError
+        For weights that are not those of the module.
     """
     generator = torch.Generator().manual_seed(seed)
-    module = _empty_module(make_module)
-    initialise(module, generator)
+    if weights is None:
+        module = _empty_module(make_module)
+        initialise(module, generator)
+    else:
+        module = _loaded_module(make_module, weights)
     net = Net(
         module,
         _Criterion(loss_terms),

@@ -35,6 +35,7 @@ from .metrics import (
     frame_roc_auc_score,
 )
 from .online import SnippetStream
+from .persistence import SaveMixin, check_state
 from .timeline import check_frame_counts, expand_scores
 
 _VIDEO_SCORES = {"roc_auc": roc_auc_score, "average_precision": average_precision_score}
@@ -42,6 +43,19 @@ _FRAME_SCORES = {
     "balanced_frame_roc_auc": balanced_frame_roc_auc_score,
     "frame_roc_auc": frame_roc_auc_score,
     "frame_average_precision": frame_average_precision_score,
+}
+# What `fit` leaves, beside the net.
+_FITTED = {
+    "classes_": np.ndarray,
+    "threshold_": Real,
+    "history_": list,
+    "n_iter_": Integral,
+    "best_epoch_": Integral,
+    "n_features_in_": Integral,
+    "feature_names_in_": np.ndarray,
+    "_bag_ndim": Integral,
+    "_n_steps": (Integral, type(None)),
+    "_fitted_on_rows": bool,
 }
 
 
@@ -61,7 +75,7 @@ def _all_or_nothing(fit):
     return wrapper
 
 
-class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
+class BaseAnomalyDetector(SaveMixin, ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     """Base class of all detectors.
 
     A subclass stores its parameters, the common ones among them, and defines
@@ -180,7 +194,7 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         if self.validation_fraction is not None:
             bags, y, validation = self._hold_out(bags, y, seed)
         with _engine.cpu_threads(self.n_jobs):
-            net = self.net_ if going_on else self._new_net(bags, seed)
+            net = self.net_ if going_on else self._begin(bags, seed)
             self._train(net, bags, y, lr_decay=self.lr_decay, validation=validation)
         self._set_fitted(net, bags, classes)
         return self
@@ -229,14 +243,22 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             if known:
                 net = self.net_
             else:
-                net = self._new_net(bags, _engine.draw_seed(self.random_state))
+                seed = _engine.draw_seed(self.random_state)
+                net = self._begin(bags, seed)
             self._train(net, bags, y)
         self._set_fitted(net, bags, known_classes)
         return self
 
-    def _new_net(self, bags, seed):
-        net = _engine.build_net(
-            lambda: self._make_module(bags.n_features),
+    def _begin(self, bags, seed):
+        """Return a new net that has seen no more of the bags than their scale."""
+        net = self._new_net(bags.n_features, seed)
+        if self.input_scaling is not None:
+            net.module_.scaling.fit(snippet_blocks(bags), self.input_scaling)
+        return net
+
+    def _new_net(self, n_features, seed, weights=None):
+        return _engine.build_net(
+            lambda: self._make_module(n_features),
             self._loss_terms(),
             seed=seed,
             optimizer=self.optimizer,
@@ -246,10 +268,8 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             device=self.device,
             precision=self.precision,
             callbacks=self.callbacks,
+            weights=weights,
         )
-        if self.input_scaling is not None:
-            net.module_.scaling.fit(snippet_blocks(bags), self.input_scaling)
-        return net
 
     def _train(self, net, bags, y, lr_decay=None, validation=None):
         net.max_epochs = self.max_epochs
@@ -282,6 +302,27 @@ class BaseAnomalyDetector(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         scores = [epoch.get("valid_score", np.nan) for epoch in self.history_]
         known = np.isfinite(scores).any()
         self.best_epoch_ = int(np.nanargmax(scores)) + 1 if known else self.n_iter_
+
+    # Saving, see `persistence` --------------------------------------------
+    def _get_fitted_state(self):
+        check_is_fitted(self, "net_")
+        values = {name: getattr(self, name) for name in _FITTED if hasattr(self, name)}
+        return values, self.net_.module_.state_dict(), {}
+
+    def _set_fitted_state(self, values, tensors, parts):
+        check_state("fitted attributes", values, _FITTED, ["feature_names_in_"])
+        check_state("parts", parts, {})
+        if values["classes_"].shape != (2,):
+            raise ValueError(f"classes_ are {values['classes_']}, expected two")
+        if values["_bag_ndim"] not in self._bag_ndims:
+            raise ValueError(
+                f"bags have {values['_bag_ndim']} axes, expected {self._bag_ndims}"
+            )
+        seed = _engine.draw_seed(self.random_state)
+        net = self._new_net(values["n_features_in_"], seed, tensors)
+        net.history.extend({"batches": [], **epoch} for epoch in values["history_"])
+        net.module_.eval()
+        vars(self).update(values, net_=net)
 
     # Checking -------------------------------------------------------------
     def _check_X(self, X, reset=False):

@@ -33,11 +33,12 @@ HOUSE = (
     {"layers"},
     {"_lstm"},
     {"_batching"},
+    {"persistence"},
     {"_engine"},
     {"online"},
     {"base"},
     {"detectors"},
-    {"preprocessing", "extraction", "persistence", "display", "datasets"},
+    {"preprocessing", "extraction", "display", "datasets"},
 )
 TORCH_FREE = [
     "_storage",

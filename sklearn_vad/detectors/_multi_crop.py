@@ -22,6 +22,7 @@ from ..bags import (
 )
 from ..base import BaseAnomalyDetector
 from ..online import push_together
+from ..persistence import SaveMixin, check_state
 from ..timeline import check_frame_counts
 
 
@@ -61,7 +62,7 @@ def _of_estimator(name):
     return property(lambda self: getattr(self.estimator_, name))
 
 
-class MultiCropDetector(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class MultiCropDetector(SaveMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """Train a detector on every crop, and average its scores over the crops.
 
     Bags are ``(n_snippets, n_crops, n_features)``, and for detectors that take
@@ -202,6 +203,16 @@ class MultiCropDetector(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if not (going_on and hasattr(self, "estimator_")):
             return new
         return copy.copy(self.estimator_).set_params(**new.get_params())
+
+    # Saving, see `persistence` --------------------------------------------
+    def _get_fitted_state(self):
+        check_is_fitted(self)
+        return {}, {}, {"estimator_": self.estimator_}
+
+    def _set_fitted_state(self, values, tensors, parts):
+        check_state("fitted attributes", {**values, **tensors}, {})
+        check_state("parts", parts, {"estimator_": type(self.estimator)})
+        self.estimator_ = parts["estimator_"]
 
     # Checking -------------------------------------------------------------
     def _check_X(self, X, detector):

@@ -1,0 +1,618 @@
+"""One file for a fitted detector: what comes back, and what is refused."""
+
+import copy
+import errno
+import hashlib
+import json
+import os
+import pickle
+import random
+import re
+import struct
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import NotFittedError
+from skorch.callbacks import Callback
+
+import sklearn_vad
+from sklearn_vad import (
+    DAMAnomalyDetector,
+    DDLAnomalyDetector,
+    MILRankingAnomalyDetector,
+    MultiCropDetector,
+    STAAnomalyDetector,
+)
+from sklearn_vad.base import BaseAnomalyDetector
+from sklearn_vad.datasets import make_bags
+from sklearn_vad.persistence import SaveMixin, check_tensors
+
+DAM = DAMAnomalyDetector(
+    n_hidden=16, mlp_dims=(16,), max_epochs=2, random_state=0, n_jobs=1
+)
+DDL = DDLAnomalyDetector(
+    hidden_dim=16, mlp_dims=(16, 8), max_epochs=2, random_state=0, n_jobs=1
+)
+MIL = MILRankingAnomalyDetector(
+    hidden_dims=(16, 8), max_epochs=2, random_state=0, n_jobs=1
+)
+STA = STAAnomalyDetector(hidden_dim=8, max_epochs=2, random_state=0, n_jobs=1)
+each_detector = pytest.mark.parametrize(
+    "detector", [DAM, DDL, MIL, STA], ids=["dam", "ddl", "mil_ranking", "sta"]
+)
+
+
+@pytest.fixture(scope="module")
+def fitted(small):
+    return clone(MIL).fit(*small)
+
+
+@pytest.fixture
+def path(fitted, tmp_path):
+    fitted.save(tmp_path / "detector.safetensors")
+    return tmp_path / "detector.safetensors"
+
+
+def equal(first, second):
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def round_trip(est, folder):
+    est.save(folder / "round_trip.safetensors")
+    return sklearn_vad.load(folder / "round_trip.safetensors")
+
+
+def read(path):
+    """Return (what the header says, tensors), by nothing of the package."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        return json.loads(file.metadata()["sklearn_vad"]), tensors
+
+
+def write(path, saved, tensors):
+    """Write a file that the checksum does not give away."""
+    saved.pop("sha256")
+    digest = hashlib.sha256(json.dumps(saved).encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].numpy().tobytes())
+    saved["sha256"] = digest.hexdigest()
+    save_file(tensors, path, {"sklearn_vad": json.dumps(saved)})
+
+
+def refused(path, match):
+    """Expect a ValueError that names the file."""
+    return pytest.raises(
+        ValueError, match=f"^cannot load '{re.escape(str(path))}': .*{match}"
+    )
+
+
+# --------------------------------------------------------------------------
+# What comes back
+# --------------------------------------------------------------------------
+def assert_same(loaded, est, bags):
+    assert type(loaded) is type(est)
+    assert equal(loaded.score_snippets(bags), est.score_snippets(bags))
+    assert np.array_equal(loaded.predict(bags), est.predict(bags))
+    assert loaded.classes_.dtype == est.classes_.dtype
+    assert loaded.classes_.tolist() == est.classes_.tolist()
+
+
+@each_detector
+def test_loaded_detector_is_the_saved_one(detector, small, tmp_path):
+    bags, y = small
+    est = clone(detector).fit(bags, y)
+    est.threshold_ = 0.1 + 0.2
+    loaded = round_trip(est, tmp_path)
+    assert_same(loaded, est, bags)
+    assert loaded.get_params() == est.get_params()
+    assert str(loaded.get_params()) == str(est.get_params())  # tuples stay tuples
+    assert vars(loaded).keys() == vars(est).keys()
+    assert loaded.threshold_ == 0.1 + 0.2
+    assert loaded.history_ == est.history_
+    assert len(est.history_) == est.n_iter_ == loaded.n_iter_ == 2
+    assert_same(type(est).load(tmp_path / "round_trip.safetensors"), est, bags)
+    again = round_trip(pickle.loads(pickle.dumps(loaded)), tmp_path)
+    assert_same(again, est, bags)
+    assert equal(
+        clone(loaded).fit(bags, y).score_snippets(bags), est.score_snippets(bags)
+    )
+
+
+@pytest.mark.parametrize("parts", [{}, {"lstm": False, "variant": "cov"}])
+def test_dam_with_inner_steps_and_its_stream(parts, tmp_path):
+    bags, y = make_bags(20, n_features=5, n_steps=3, max_snippets=12, random_state=0)
+    est = clone(DAM).set_params(**parts).fit(bags, y)
+    loaded = round_trip(est, tmp_path)
+    assert_same(loaded, est, bags)
+    first, second = est.stream(), loaded.stream()
+    for snippet in bags[0]:
+        assert first.push(snippet) == second.push(snippet)
+    with pytest.raises(ValueError, match="inner time steps"):
+        loaded.predict([np.ones((4, 2, 5))])
+
+
+def test_regressors_of_sta(small, tmp_path):
+    for regressor in ("rnn", "fc"):
+        est = clone(STA).set_params(regressor=regressor).fit(*small)
+        assert_same(round_trip(est, tmp_path), est, small[0])
+
+
+@each_detector
+def test_detector_of_crops(detector, small, tmp_path):
+    bags, y = small
+    crops = [np.stack([bag, bag[:, ::-1]], axis=1) for bag in bags]
+    est = MultiCropDetector(clone(detector)).fit(crops, y)
+    loaded = round_trip(est, tmp_path)
+    assert_same(loaded, est, crops)
+    assert type(loaded.estimator) is type(detector)
+    assert not hasattr(loaded.estimator, "net_")
+    assert loaded.estimator.get_params() == est.estimator.get_params()
+    assert loaded.history_ == est.history_
+    if detector is MIL:
+        assert loaded.stream().push(crops[0][0]) == est.stream().push(crops[0][0])
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        np.array(["calm", "riot"]),
+        np.array(["calm", "é\ud800"], dtype=object),
+        np.array([False, True]),
+        np.array([-1.0, 1.0], dtype=np.float32),
+        np.array([3, 7], dtype=np.int8),
+    ],
+    ids=lambda classes: str(classes.dtype),
+)
+def test_classes_keep_their_type(classes, fitted, small, tmp_path):
+    est = clone(fitted).fit(small[0], small[1])
+    est.classes_ = classes
+    loaded = round_trip(est, tmp_path)
+    assert_same(loaded, est, small[0])
+    assert set(loaded.predict(small[0])) <= set(classes.tolist())
+
+
+def test_names_of_features_and_rows(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    X = pandas.DataFrame(rng.normal(size=(20, 3)), columns=["a", "b", "c"])
+    est = clone(MIL).fit(X, np.arange(20) % 2)
+    loaded = round_trip(est, tmp_path)
+    assert loaded.feature_names_in_.tolist() == ["a", "b", "c"]
+    assert loaded.feature_names_in_.dtype == est.feature_names_in_.dtype
+    assert_same(loaded, est, X)
+
+
+def test_history_of_validation(small, tmp_path):
+    bags, y = small
+    est = clone(MIL).set_params(max_epochs=4, lr=0.1).fit(bags, y, (bags, y))
+    est.history_[0]["valid_score"] = float("nan")
+    loaded = round_trip(est, tmp_path)
+    assert loaded.best_epoch_ == est.best_epoch_
+    assert np.isnan(loaded.history_[0].pop("valid_score"))
+    del est.history_[0]["valid_score"]
+    assert loaded.history_ == est.history_
+
+
+def test_parameters_keep_their_type(fitted, tmp_path):
+    est = copy.copy(fitted).set_params(
+        lr=np.float32(0.1), max_epochs=np.int64(3), hidden_dims=[16, 8], callbacks=[]
+    )
+    params = round_trip(est, tmp_path).get_params()
+    assert params == est.get_params()
+    for name, value in est.get_params().items():
+        assert type(params[name]) is type(value), name
+
+
+def test_training_goes_on(small, tmp_path):
+    bags, y = small
+    est = clone(MIL).set_params(optimizer="sgd", dropout=0.0).fit(bags, y)
+    loaded = round_trip(est, tmp_path)
+    before = loaded.score_snippets(bags)
+    loaded.partial_fit(bags[:4], y[:4])
+    assert loaded.n_iter_ == 4
+    assert [epoch["epoch"] for epoch in loaded.history_] == [1, 2, 3, 4]
+    assert loaded.history_[:2] == est.history_
+    assert not equal(loaded.score_snippets(bags), before)
+    warm = round_trip(est, tmp_path).set_params(warm_start=True, lr=1e-12)
+    warm.fit(bags, y)
+    assert warm.n_iter_ == 4
+    for after, score in zip(warm.score_snippets(bags), before, strict=True):
+        np.testing.assert_allclose(after, score, atol=1e-6)
+
+
+def test_dropout_trains_on_after_loading(path, small):
+    first, second = (sklearn_vad.load(path).partial_fit(*small) for _ in range(2))
+    assert equal(first.score_snippets(small[0]), second.score_snippets(small[0]))
+
+
+def test_nothing_global_is_drawn(path):
+    def states():
+        numpy_state = np.random.get_state()[1]  # noqa: NPY002
+        return torch.get_rng_state().tolist(), numpy_state.tolist(), random.getstate()
+
+    before = states()
+    sklearn_vad.load(path)
+    assert states() == before
+
+
+def test_one_detector_gives_one_file(fitted, tmp_path):
+    for name in "abc":
+        fitted.save(str(tmp_path / name))
+    first, *others = [(tmp_path / name).read_bytes() for name in "abc"]
+    assert all(other == first for other in others)
+
+
+def test_detector_does_not_depend_on_its_file(path, fitted, small):
+    loaded = sklearn_vad.load(path)
+    with open(path, "r+b") as file:
+        file.truncate(10)
+    assert equal(loaded.score_snippets(small[0]), fitted.score_snippets(small[0]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_weights_of_cuda_load_without(small, tmp_path, monkeypatch):
+    est = clone(MIL).set_params(device="auto").fit(*small)
+    assert est.net_.device == "cuda"
+    est.save(tmp_path / "detector")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    loaded = sklearn_vad.load(tmp_path / "detector")
+    assert loaded.device == "auto"
+    assert loaded.net_.device == "cpu"
+    for a, b in zip(
+        loaded.score_snippets(small[0]), est.score_snippets(small[0]), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+# --------------------------------------------------------------------------
+# Saving
+# --------------------------------------------------------------------------
+@pytest.mark.parametrize("est", [MIL, MultiCropDetector(MIL)], ids=["plain", "crops"])
+def test_save_needs_fit(est, tmp_path):
+    with pytest.raises(NotFittedError):
+        clone(est).save(tmp_path / "detector")
+    assert os.listdir(tmp_path) == []
+
+
+class _Note(Callback):
+    """Does nothing."""
+
+
+def test_parameters_that_cannot_be_saved_are_named(small, tmp_path):
+    bags, y = small
+    crops = [bag[:, None] for bag in bags]
+    est = clone(MIL).set_params(
+        callbacks=[_Note()], random_state=np.random.RandomState(0), device="cpu"
+    )
+    with pytest.warns(UserWarning, match="callbacks, random_state of MILRanking") as w:
+        loaded = round_trip(est.fit(bags, y), tmp_path)
+    assert w[0].filename == __file__
+    assert loaded.callbacks is None
+    assert loaded.random_state is None
+    assert_same(loaded, est, bags)
+    est = MultiCropDetector(est).fit(crops, y)
+    with pytest.warns(
+        UserWarning, match=r"estimator\.callbacks, estimator\.random_state"
+    ):
+        loaded = round_trip(est, tmp_path)
+    assert loaded.estimator.callbacks is None
+    assert_same(loaded, est, crops)
+
+
+def test_device_objects_come_back_as_names(small, tmp_path):
+    est = clone(MIL).set_params(device=torch.device("cpu")).fit(*small)
+    assert round_trip(est, tmp_path).device == "cpu"
+
+
+def fails(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "disk full")
+
+
+@pytest.mark.parametrize("step", ["replace", "fsync"])
+def test_save_that_fails_leaves_the_old_file(step, path, fitted, monkeypatch):
+    before = path.read_bytes()
+    other = pickle.loads(pickle.dumps(fitted))
+    other.threshold_ = 0.7
+    monkeypatch.setattr(os, step, fails)
+    with pytest.raises(OSError, match="disk full"):
+        other.save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+    monkeypatch.undo()
+    other.save(path)
+    assert sklearn_vad.load(path).threshold_ == 0.7
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_weights_that_are_not_finite_are_not_saved(fitted, path):
+    before = path.read_bytes()
+    broken = pickle.loads(pickle.dumps(fitted))
+    with torch.no_grad():
+        broken.net_.module_.mlp[0].weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"mlp\.0\.weight is not finite"):
+        broken.save(path)
+    assert path.read_bytes() == before
+
+
+class OwnDetector(MILRankingAnomalyDetector):
+    """A class that the package does not know."""
+
+
+def test_own_class_is_loaded_by_itself(small, tmp_path):
+    est = OwnDetector(**MIL.get_params()).fit(*small)
+    est.save(tmp_path / "own")
+    assert_same(OwnDetector.load(tmp_path / "own"), est, small[0])
+    with refused(tmp_path / "own", "class 'OwnDetector', expected one of DAMAnomaly"):
+        sklearn_vad.load(tmp_path / "own")
+    crops = MultiCropDetector(est).fit([bag[:, None] for bag in small[0]], small[1])
+    with pytest.raises(ValueError, match="class 'OwnDetector', expected one of"):
+        crops.save(tmp_path / "crops")
+
+
+class Scaled(MILRankingAnomalyDetector):
+    """A detector whose network has a buffer."""
+
+    def _make_module(self, n_features):
+        module = super()._make_module(n_features)
+        scale = torch.zeros(n_features, dtype=torch.float64)
+        module.mlp[0].register_buffer("scale", scale)
+        return module
+
+
+def test_buffers_are_saved(small, tmp_path):
+    est = Scaled(**MIL.get_params()).fit(*small)
+    est.net_.module_.mlp[0].scale.copy_(torch.arange(6) / 7)
+    est.save(tmp_path / "scaled")
+    scale = Scaled.load(tmp_path / "scaled").net_.module_.mlp[0].scale
+    assert scale.dtype == torch.float64
+    assert scale.tolist() == (torch.arange(6) / 7).tolist()
+
+
+class Pair(SaveMixin, BaseEstimator):
+    """Detectors by two hooks: what a meta-estimator needs."""
+
+    _parameter_constraints = {"estimators": [list]}
+
+    def __init__(self, estimators):
+        self.estimators = estimators
+
+    def fit(self, X, y):
+        self.estimators_ = [clone(est).fit(X, y) for est in self.estimators]
+        self.threshold_ = 0.25
+        return self
+
+    def _get_fitted_state(self):
+        parts = {str(i): est for i, est in enumerate(self.estimators_)}
+        return {"threshold_": self.threshold_}, {"w": torch.ones(2)}, parts
+
+    def _set_fitted_state(self, values, tensors, parts):
+        check_tensors(tensors, {"w": torch.empty(2)})
+        self.threshold_ = values["threshold_"]
+        self.estimators_ = list(parts.values())
+
+
+def test_two_hooks_save_a_list_of_detectors(small, tmp_path):
+    pair = Pair([MIL, DDL]).fit(*small)
+    pair.save(tmp_path / "pair")
+    loaded = Pair.load(tmp_path / "pair")
+    assert loaded.threshold_ == 0.25
+    for own, other in zip(loaded.estimators_, pair.estimators_, strict=True):
+        assert_same(own, other, small[0])
+    for own, other in zip(loaded.estimators, pair.estimators, strict=True):
+        assert own.get_params() == other.get_params()
+
+
+def test_history_that_cannot_be_saved_is_named(fitted, path):
+    before = path.read_bytes()
+    est = copy.copy(fitted)
+    est.history_ = [{"model": object()}]
+    with pytest.raises(TypeError, match=r"history_\[0\]\['model'\] can't be saved"):
+        est.save(path)
+    assert path.read_bytes() == before
+
+
+# --------------------------------------------------------------------------
+# What is refused
+# --------------------------------------------------------------------------
+def test_class_must_be_the_one_that_was_saved(path):
+    for cls in (DDLAnomalyDetector, MultiCropDetector, BaseAnomalyDetector):
+        with refused(path, f"class 'MILRanking.*', expected {cls.__name__}"):
+            cls.load(path)
+
+
+def test_missing_and_wrong_paths(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        sklearn_vad.load(tmp_path / "nothing")
+    with refused(tmp_path, "is no file"):
+        sklearn_vad.load(tmp_path)
+    with pytest.raises(TypeError):
+        sklearn_vad.load(3)
+
+
+def test_truncated_files(path):
+    data = path.read_bytes()
+    for length in {*range(0, len(data), 97), 7, 8, 9, len(data) - 1}:
+        path.write_bytes(data[:length])
+        with refused(path, ""):
+            sklearn_vad.load(path)
+
+
+def test_every_bit_counts(path):
+    data = path.read_bytes()
+    header = 8 + struct.unpack("<Q", data[:8])[0]
+    rng = np.random.default_rng(0)
+    places = [*rng.integers(header, size=400), *rng.integers(header, len(data), 50)]
+    for place in places:
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << rng.integers(8)
+        path.write_bytes(flipped)
+        with refused(path, ""):
+            sklearn_vad.load(path)
+
+
+@pytest.mark.parametrize("length", [0, 2, 2**24, 2**31, 2**62, 2**64 - 1])
+def test_lying_header_length(length, path):
+    path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
+    with refused(path, ""):
+        sklearn_vad.load(path)
+
+
+def test_huge_headers_are_not_read(path):
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", 2**30))
+        file.truncate(2**31)  # a sparse file
+    tracemalloc.start()
+    with refused(path, f"header would take {2**30} of {2**31} bytes"):
+        sklearn_vad.load(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+class _Canary:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("dump", [pickle.dump, torch.save], ids=["pickle", "torch"])
+def test_pickles_are_not_opened(dump, tmp_path):
+    sung = tmp_path / "sung"
+    with open(tmp_path / "pickle", "wb") as file:
+        dump(_Canary(sung), file)
+    with refused(tmp_path / "pickle", ""):
+        sklearn_vad.load(tmp_path / "pickle")
+    assert not sung.exists()
+    if dump is pickle.dump:  # the canary can sing
+        pickle.loads((tmp_path / "pickle").read_bytes())
+        assert sung.exists()
+
+
+def test_other_safetensors_files(tmp_path):
+    for metadata in (None, {"format": "pt"}):
+        save_file({"a": torch.ones(2)}, tmp_path / "other", metadata)
+        with refused(tmp_path / "other", "no detector of sklearn_vad"):
+            sklearn_vad.load(tmp_path / "other")
+    for text in ("[]", "3", "{", "[" * 100_000, '{"format": 1}'):
+        save_file({}, tmp_path / "other", {"sklearn_vad": text})
+        with refused(tmp_path / "other", ""):
+            sklearn_vad.load(tmp_path / "other")
+
+
+def test_rewriting_alone_changes_nothing(path, fitted, small):
+    write(path, *read(path))
+    assert_same(sklearn_vad.load(path), fitted, small[0])
+
+
+def test_other_format_version(path):
+    saved, tensors = read(path)
+    saved["format"] = 2
+    saved["versions"]["sklearn_vad"] = "9.9"
+    write(path, saved, tensors)
+    with refused(path, "format 2, expected 1; .*9.9"):
+        sklearn_vad.load(path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "match"),
+    [
+        (["class"], "eval", "class 'eval', expected one of"),
+        (["class"], "os.system", "class 'os.system', expected one of"),
+        (["class"], ["DDLAnomalyDetector"], "class has type list"),
+        (["class"], "DDLAnomalyDetector", r"parameters \['hidden_dims', .*DDLAnomaly"),
+        (["extra"], 1, "entries are .*extra"),
+        (["parameters"], [], "parameters has type list"),
+        (["parameters", "lr"], "fast", "'lr' parameter .* must be a float"),
+        (["parameters", "lr"], {"$float": "nan"}, "'lr' parameter"),
+        (["parameters", "unheard_of"], 1, r"parameters \['unheard_of'\]"),
+        (["parameters", "device"], "abacus", "device='abacus' can't be used"),
+        (["parameters", "hidden_dims"], {"$tuple": [16, 9]}, "tensor mlp.3.*expected"),
+        (["parameters", "hidden_dims"], {"$tuple": [10**12, 8]}, "expected"),
+        (["parameters", "hidden_dims"], {"$tuple": [10**30, 8]}, ""),
+        (["parameters", "hidden_dims"], [1] * 10**5, "parameters take .* characters"),
+        (["parameters", "lr"], {"$array": ["<U99999999", "a"]}, "more than"),
+        (["parameters", "lr"], {"$array": ["V8", "a"]}, "can't be saved"),
+        (["parameters", "callbacks"], {"$detector": {"class": "x"}}, "entries of a"),
+        (["fitted", "net_"], 1, "fitted attributes are .*net_"),
+        (["fitted", "predict"], 1, "fitted attributes are .*predict"),
+        (["fitted", "threshold_"], "0.5", "threshold_ has type str"),
+        (["fitted", "n_features_in_"], 7, r"tensor mlp.0.weight is .*\(16, 6\)"),
+        (["fitted", "n_features_in_"], -1, ""),
+        (["fitted", "_bag_ndim"], 3, "bags have 3 axes"),
+        (["fitted", "classes_"], {"$array": ["<i8", [0, 1, 2]]}, "expected two"),
+        (["fitted", "history_"], [3], ""),
+        (["parts", "a"], {}, "entries are"),
+    ],
+)
+def test_wrong_descriptions(keys, value, match, path):
+    saved, tensors = read(path)
+    place = saved["detector"]
+    for key in keys[:-1]:
+        place = place[key]
+    assert place.get(keys[-1]) != value
+    place[keys[-1]] = value
+    write(path, saved, tensors)
+    with refused(path, match):
+        sklearn_vad.load(path)
+
+
+@pytest.mark.parametrize("key", ["class", "parameters", "fitted", "parts"])
+def test_missing_entries(key, path):
+    saved, tensors = read(path)
+    del saved["detector"][key]
+    write(path, saved, tensors)
+    with refused(path, "entries are"):
+        sklearn_vad.load(path)
+
+
+def test_parameters_that_are_missing_take_their_defaults(path):
+    saved, tensors = read(path)
+    assert saved["detector"]["parameters"].pop("max_epochs") == 2
+    write(path, saved, tensors)
+    assert sklearn_vad.load(path).max_epochs == 50
+
+
+NAME = "mlp.0.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda t: t.pop(NAME), "tensors are .*expected"),
+        (lambda t: t.update(more=torch.ones(1)), "tensors are .*'more'.*expected"),
+        (lambda t: t.update({"a/b": torch.ones(1)}), "a/b belongs to no part"),
+        (
+            lambda t: t.update({NAME: t[NAME].T.contiguous()}),
+            r"\(6, 16\).*expected.*\(16, 6\)",
+        ),
+        (lambda t: t.update({NAME: t[NAME].double()}), "float64.*expected.*float32"),
+        (lambda t: t[NAME][0].fill_(torch.nan), "NaN or inf, expected finite"),
+        (lambda t: t[NAME][0].fill_(-torch.inf), "NaN or inf, expected finite"),
+    ],
+    ids=["missing", "more", "part", "shape", "dtype", "nan", "inf"],
+)
+def test_wrong_tensors(change, match, path):
+    saved, tensors = read(path)
+    change(tensors)
+    write(path, saved, tensors)
+    with refused(path, match):
+        sklearn_vad.load(path)
+
+
+def test_part_must_be_of_the_estimators_class(small, path, tmp_path):
+    crops = [bag[:, None] for bag in small[0]]
+    MultiCropDetector(MIL).fit(crops, small[1]).save(tmp_path / "mil")
+    MultiCropDetector(DDL).fit(crops, small[1]).save(tmp_path / "ddl")
+    mil, tensors = read(tmp_path / "mil")
+    mil["detector"]["parameters"] = read(tmp_path / "ddl")[0]["detector"]["parameters"]
+    write(path, mil, tensors)
+    with refused(path, "estimator_ has type MILRanking.*expected.*DDLAnomaly"):
+        sklearn_vad.load(path)
