@@ -15,6 +15,7 @@ _EXPORTS = {
     "FrameLabels": "sklearn_vad.bags",
     "DAMAnomalyDetector": "sklearn_vad.detectors",
     "DDLAnomalyDetector": "sklearn_vad.detectors",
+    "EnsembleAnomalyDetector": "sklearn_vad.detectors",
     "MILRankingAnomalyDetector": "sklearn_vad.detectors",
     "MultiCropDetector": "sklearn_vad.detectors",
     "STAAnomalyDetector": "sklearn_vad.detectors",

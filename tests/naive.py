@@ -297,3 +297,18 @@ def bidirectional_rnn(rows, layers):
         states = relu_rnn(rows, *ahead), relu_rnn(rows[::-1], *back)[::-1]
         rows = np.concatenate(states, axis=1)
     return rows
+
+
+def level(score, quantiles):
+    """Share of an ensemble member's training snippets below a score."""
+    n = len(quantiles)
+    knots = [0.0, *map(float, quantiles), 1.0]
+    at = {}
+    for i, knot in enumerate(knots):
+        at.setdefault(knot, []).append(i / (n + 1))
+    if score in at:
+        return sum(at[score]) / len(at[score])
+    below = max(knot for knot in at if knot < score)
+    above = min(knot for knot in at if knot > score)
+    low, high = sum(at[below]) / len(at[below]), sum(at[above]) / len(at[above])
+    return low + (score - below) / (above - below) * (high - low)

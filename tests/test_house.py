@@ -28,6 +28,7 @@ HOUSE = (
     {"timeline"},
     {"metrics"},
     {"postprocessing"},
+    {"_levels"},
     {"_criss_cross"},
     {"functional"},
     {"layers"},

@@ -2,6 +2,7 @@
 
 from ._dam import DAMAnomalyDetector
 from ._ddl import DDLAnomalyDetector
+from ._ensemble import EnsembleAnomalyDetector
 from ._mil_ranking import MILRankingAnomalyDetector
 from ._multi_crop import MultiCropDetector
 from ._sta import STAAnomalyDetector
@@ -9,6 +10,7 @@ from ._sta import STAAnomalyDetector
 __all__ = [
     "DAMAnomalyDetector",
     "DDLAnomalyDetector",
+    "EnsembleAnomalyDetector",
     "MILRankingAnomalyDetector",
     "MultiCropDetector",
     "STAAnomalyDetector",
