@@ -220,13 +220,13 @@ class DAMAnomalyDetector(BaseAnomalyDetector):
         w: a snippet with score s in a video with score v gets
         ``(s + w v) / (1 + w)``. Video scores stay the same. Frames of different
         videos are then told apart better, those of one video less.
-    max_epochs : int, default=50
+    max_epochs : int, default=20
         Passes over the training videos.
     batch_size : int, default=20
         Videos in a batch, 10 of each class; 2 or more.
     lr : float, default=1e-4
         Initial learning rate.
-    lr_decay : {"cosine", None}, default=None
+    lr_decay : {"cosine", None}, default="cosine"
         How the learning rate falls to 0 over `max_epochs` in `fit`.
     optimizer : {"adam", "adamw", "adagrad", "sgd"}, default="adam"
     weight_decay : float, default=0.0
@@ -308,6 +308,12 @@ class DAMAnomalyDetector(BaseAnomalyDetector):
     _bag_ndims = (2, 3)
     _online = True
 
+    _published = {
+        "input_scaling": None,
+        "max_epochs": 50,
+        "lr_decay": None,
+    }
+
     _parameter_constraints = {
         **BaseAnomalyDetector._parameter_constraints,
         "batch_size": [Interval(Integral, 2, None, closed="left")],  # one of each class
@@ -341,10 +347,10 @@ class DAMAnomalyDetector(BaseAnomalyDetector):
         sparsity=8e-5,
         input_scaling="uniform",
         video_weight=0.0,
-        max_epochs=50,
+        max_epochs=20,
         batch_size=20,
         lr=1e-4,
-        lr_decay=None,
+        lr_decay="cosine",
         optimizer="adam",
         weight_decay=0.0,
         balanced_batches=True,

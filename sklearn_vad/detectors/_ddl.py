@@ -171,11 +171,11 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         w: a snippet with score s in a video with score v gets
         ``(s + w v) / (1 + w)``. Video scores stay the same. Frames of different
         videos are then told apart better, those of one video less.
-    max_epochs : int, default=50
+    max_epochs : int, default=20
         Passes over the training videos.
-    batch_size : int, default=128
+    batch_size : int, default=32
         Videos in a batch.
-    lr : float, default=5e-4
+    lr : float, default=1e-4
         Initial learning rate.
     lr_decay : {"cosine", None}, default="cosine"
         How the learning rate falls to 0 over `max_epochs` in `fit`.
@@ -259,6 +259,13 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
     True
     """
 
+    _published = {
+        "input_scaling": None,
+        "max_epochs": 50,
+        "batch_size": 128,
+        "lr": 5e-4,
+    }
+
     _parameter_constraints = {
         **BaseAnomalyDetector._parameter_constraints,
         "n_heads": [Interval(Integral, 1, None, closed="left")],
@@ -291,9 +298,9 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         eps=1e-7,
         input_scaling="uniform",
         video_weight=0.0,
-        max_epochs=50,
-        batch_size=128,
-        lr=5e-4,
+        max_epochs=20,
+        batch_size=32,
+        lr=1e-4,
         lr_decay="cosine",
         optimizer="adam",
         weight_decay=0.0,

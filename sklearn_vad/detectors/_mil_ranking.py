@@ -110,7 +110,7 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
         w: a snippet with score s in a video with score v gets
         ``(s + w v) / (1 + w)``. Video scores stay the same. Frames of different
         videos are then told apart better, those of one video less.
-    max_epochs : int, default=50
+    max_epochs : int, default=20
         Passes over the training videos.
     batch_size : int, default=60
         Videos in a batch, 30 of each class; 2 or more.
@@ -194,6 +194,11 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
 
     _online = True
 
+    _published = {
+        "input_scaling": None,
+        "max_epochs": 50,
+    }
+
     _parameter_constraints = {
         **BaseAnomalyDetector._parameter_constraints,
         "batch_size": [Interval(Integral, 2, None, closed="left")],  # one of each class
@@ -217,7 +222,7 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
         sparsity=8e-5,
         input_scaling="uniform",
         video_weight=0.0,
-        max_epochs=50,
+        max_epochs=20,
         batch_size=60,
         lr=0.01,
         lr_decay=None,

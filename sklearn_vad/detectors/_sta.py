@@ -197,13 +197,13 @@ class STAAnomalyDetector(BaseAnomalyDetector):
         w: a snippet with score s in a video with score v gets
         ``(s + w v) / (1 + w)``. Video scores stay the same. Frames of different
         videos are then told apart better, those of one video less.
-    max_epochs : int, default=50
+    max_epochs : int, default=20
         Passes over the training videos.
     batch_size : int, default=60
         Videos in a batch, 30 of each class; 2 or more.
-    lr : float, default=1e-4
+    lr : float, default=1e-3
         Initial learning rate.
-    lr_decay : {"cosine", None}, default=None
+    lr_decay : {"cosine", None}, default="cosine"
         How the learning rate falls to 0 over `max_epochs` in `fit`.
     optimizer : {"adam", "adamw", "adagrad", "sgd"}, default="adam"
     weight_decay : float, default=0.0
@@ -286,6 +286,13 @@ class STAAnomalyDetector(BaseAnomalyDetector):
     True
     """
 
+    _published = {
+        "input_scaling": None,
+        "max_epochs": 50,
+        "lr": 1e-4,
+        "lr_decay": None,
+    }
+
     _parameter_constraints = {
         **BaseAnomalyDetector._parameter_constraints,
         "batch_size": [Interval(Integral, 2, None, closed="left")],  # one of each class
@@ -323,10 +330,10 @@ class STAAnomalyDetector(BaseAnomalyDetector):
         sparsity=4e-5,
         input_scaling="uniform",
         video_weight=0.0,
-        max_epochs=50,
+        max_epochs=20,
         batch_size=60,
-        lr=1e-4,
-        lr_decay=None,
+        lr=1e-3,
+        lr_decay="cosine",
         optimizer="adam",
         weight_decay=0.0,
         balanced_batches=True,

@@ -1,0 +1,452 @@
+"""From the runs of the study to its results file, tables, intervals and pictures.
+
+`collect` reads the runs and computes; `render` turns what `collect` found into
+the text of docs/results.md. Nothing measured stands in the text itself.
+"""
+
+import json
+from pathlib import Path
+from string import Template
+
+import numpy as np
+from scipy.stats import rankdata, spearmanr
+from study import CONTROLS, VIDEO_WEIGHT, available, key_of, measure, versions
+from study_data import DATASETS, split, untouched
+from study_settings import LR_FACTORS, TABLES
+from tqdm.auto import tqdm
+
+from sklearn_vad.timeline import snippet_bounds
+
+DOCS = Path(__file__).parents[1] / "docs"
+N_RESAMPLES = 1000
+BASELINE_METRIC = "frame_roc_auc_score"
+SELECTION_METRIC = "balanced_frame_roc_auc_score"
+COLUMNS = {
+    "frame_roc_auc_score": "frame AUC",
+    "balanced_frame_roc_auc_score": "balanced",
+    "matched_frame_roc_auc": "matched",
+    "frame_average_precision_score": "AP",
+    "false_alarm_rate": "FAR",
+    "anomalous_roc_auc_score": "anomalous-only",
+    "score_gap": "gap",
+    "video_roc_auc": "video AUC",
+}
+ENSEMBLES = {
+    "DDL + DAM + STA": ("DDL", "DAM (Dist)", "STA"),
+    "DDL + DAM + STA + MIL ranking": ("DDL", "DAM (Dist)", "STA", "MIL ranking"),
+    "DAM + MIL ranking": ("DAM (Dist)", "MIL ranking"),
+}
+
+
+# --------------------------------------------------------------------------
+# Reading the runs
+# --------------------------------------------------------------------------
+class Runs:
+    """What `study.py run` left, and the truth that it was measured against."""
+
+    def __init__(self, data, work, n_seeds):
+        self.data, self.work, self.n_seeds = data, work, n_seeds
+        self._parts = {}
+
+    def report_part(self, dataset, seed):
+        """Return the report videos of a seed, and which of them are untouched."""
+        if (dataset, seed) not in self._parts:
+            videos = DATASETS[dataset](self.data, self.work, seed)
+            rows = split(videos.labels, videos.groups, seed).report
+            fresh = untouched(videos.labels, videos.groups)[rows]
+            self._parts[dataset, seed] = (videos[rows], fresh)
+        return self._parts[dataset, seed]
+
+    def read(self, setting, seed, lr=None):
+        """Return the row and the flat scores of a run."""
+        detector = setting.make(seed, **({} if lr is None else {"lr": lr}))
+        path = self.work / f"{key_of(setting, detector, seed)}.json"
+        row = json.loads(path.read_text())
+        with np.load(path.with_suffix(".npz")) as file:
+            return row, {name: file[name] for name in file.files}
+
+    def chosen(self, setting, seed):
+        """Return the run of the learning rate that the select videos prefer."""
+        if not setting.tuned:
+            return self.read(setting, seed)
+        own = setting.make(seed).lr
+        tried = [self.read(setting, seed)]
+        tried += [self.read(setting, seed, own * f) for f in LR_FACTORS]
+        return max(tried, key=lambda run: run[0]["select_0"][SELECTION_METRIC])
+
+
+def separate(flat, bags):
+    return np.split(flat, np.cumsum(bags.lengths)[:-1])
+
+
+# --------------------------------------------------------------------------
+# Intervals
+# --------------------------------------------------------------------------
+def resampled_aucs(videos, scores, draws):
+    """Return the frame AUC of every draw of videos, given how often each counts.
+
+    Parameters
+    ----------
+    videos : Videos
+    scores : ndarray of shape (n_snippets,)
+    draws : ndarray of shape (n_draws, n_videos)
+
+    Returns
+    -------
+    aucs : ndarray of shape (n_draws,)
+    """
+    labels, n_snippets = videos.labels, videos.bags.lengths
+    anomalous, normal = count_frames(labels, n_snippets)
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0)
+    video = np.repeat(np.arange(len(n_snippets)), n_snippets)[order]
+    aucs = []
+    for some in np.array_split(draws, max(len(draws) // 100, 1)):
+        weight = some[:, video].astype(np.float64)
+        true, false = (
+            np.add.reduceat(weight * frames[order], starts, axis=1)
+            for frames in (anomalous, normal)
+        )
+        below = np.cumsum(false, axis=1) - false / 2
+        aucs.append((true * below).sum(1) / (true.sum(1) * false.sum(1)))
+    return np.concatenate(aucs)
+
+
+def count_frames(labels, n_snippets):
+    """Return the anomalous and the normal frames of every snippet, flat."""
+    bounds = snippet_bounds(n_snippets, labels.n_frames, labels.snippet_length)
+    before = np.append(0, np.cumsum(np.concatenate(labels.masks)))
+    bounds = np.rint(bounds).astype(int)
+    anomalous = np.diff(before[bounds])
+    return anomalous, np.diff(bounds) - anomalous
+
+
+def draw_videos(labels, among, rng):
+    """Draw as many videos as there are, again and again, within each class."""
+    y = np.asarray(labels)
+    draws = np.zeros((N_RESAMPLES, len(y)), dtype=np.int32)
+    for value in (0, 1):
+        members = np.flatnonzero((y == value) & among)
+        picked = rng.choice(members, (N_RESAMPLES, len(members)))
+        np.add.at(draws, (np.arange(N_RESAMPLES)[:, None], picked), 1)
+    return draws
+
+
+def difference(runs, ours, theirs, name, fresh_only=False):
+    """Return the mean paired difference of frame AUCs, and its 95 % interval.
+
+    Seeds are drawn with replacement, and within each seed videos, the same for
+    both settings.
+    """
+    by_seed, observed = [], []
+    for seed in range(runs.n_seeds):
+        pair = []
+        for setting, key in (ours, theirs):
+            videos, fresh = runs.report_part(setting.dataset, seed)
+            among = fresh if fresh_only else np.ones(len(fresh), dtype=bool)
+            draws = draw_videos(videos.labels, among, np.random.default_rng(seed))
+            draws = np.concatenate([among[None].astype(np.int32), draws])
+            scores = runs.chosen(setting, seed)[1][f"report_{key}"]
+            pair.append(resampled_aucs(videos, scores, draws))
+        by_seed.append(pair[0][1:] - pair[1][1:])
+        observed.append(pair[0][0] - pair[1][0])
+    by_seed, rng = np.stack(by_seed), np.random.default_rng(0)
+    seeds = rng.integers(runs.n_seeds, size=(N_RESAMPLES, runs.n_seeds))
+    draws = rng.integers(N_RESAMPLES, size=seeds.shape)
+    low, high = np.quantile(by_seed[seeds, draws].mean(axis=1), [0.025, 0.975])
+    return {"name": name, "mean": np.mean(observed), "low": low, "high": high}
+
+
+# --------------------------------------------------------------------------
+# Rows
+# --------------------------------------------------------------------------
+def rows_of(runs, settings):
+    """Return a row for every setting, seed and weight of the video's score."""
+    rows = []
+    for setting in settings:
+        for weight in (0.0, VIDEO_WEIGHT):
+            for seed in range(runs.n_seeds):
+                run, _ = runs.chosen(setting, seed)
+                rows.append(
+                    {
+                        "name": label_of(setting, weight),
+                        "seed": seed,
+                        "dataset": run["dataset"],
+                        "method": run["method"],
+                        "metrics": run[f"report_{weight:g}"],
+                        "selection": run[f"select_{weight:g}"],
+                        "video_weight": weight,
+                        "best_epoch": run["best_epoch"],
+                        "n_epochs": run["n_epochs"],
+                        "seconds": run["seconds"],
+                        "parameters": run["parameters"],
+                    }
+                )
+    return rows
+
+
+def label_of(setting, weight):
+    return f"{setting.name}, video_weight={weight:g}" if weight else setting.name
+
+
+def control_rows(runs, dataset):
+    """Return what scores get that look at no feature."""
+    rows = []
+    for name in CONTROLS:
+        for seed in range(runs.n_seeds):
+            videos, _ = runs.report_part(dataset, seed)
+            values = {
+                "minus length": lambda v: 1 / (1 + v.labels.n_frames),
+                "perfect video labels": lambda v: np.asarray(v.labels, dtype=float),
+            }
+            if name == "random":
+                rng = np.random.default_rng(seed)
+                scores = [rng.random(n) for n in videos.bags.lengths]
+            else:
+                value = values[name](videos)
+                scores = [
+                    np.full(n, v) for n, v in zip(videos.bags.lengths, value, strict=True)
+                ]
+            metrics = measure(videos.labels, scores, [s.max() for s in scores])
+            for column in ("false_alarm_rate", "score_gap"):
+                metrics.pop(column, None)  # of values that are no probabilities
+            rows.append({"name": f"control: {name}", "seed": seed, "metrics": metrics})
+    return rows
+
+
+def flat_rows(runs, setting):
+    """Return what a video's score says of its frames, with nothing inside videos."""
+    rows = []
+    for seed in range(runs.n_seeds):
+        videos, _ = runs.report_part(setting.dataset, seed)
+        scores = separate(runs.chosen(setting, seed)[1]["report_0"], videos.bags)
+        flat = [np.full(len(s), s.max()) for s in scores]
+        metrics = measure(videos.labels, flat, [s.max() for s in flat])
+        name = f"control: {setting.name}, constant per video"
+        rows.append({"name": name, "seed": seed, "metrics": metrics})
+    return rows
+
+
+def ensemble_rows(runs, settings):
+    """Return means of ranks over methods, for both weights of the video's score."""
+    by_name = {setting.name: setting for setting in settings}
+    rows = []
+    for name, members in ENSEMBLES.items():
+        for weight in (0.0, VIDEO_WEIGHT):
+            for seed in range(runs.n_seeds):
+                videos, _ = runs.report_part("c3d", seed)
+                flat = np.mean(
+                    [
+                        rankdata(runs.chosen(by_name[m], seed)[1]["report_0"])
+                        for m in members
+                    ],
+                    axis=0,
+                )
+                scores = separate(flat / len(flat), videos.bags)
+                top = np.array([s.max() for s in scores])
+                scores = [
+                    (s + weight * t) / (1 + weight)
+                    for s, t in zip(scores, top, strict=True)
+                ]
+                metrics = measure(videos.labels, scores, top)
+                for column in ("false_alarm_rate", "score_gap"):
+                    metrics.pop(column, None)
+                label = name + (f", video_weight={weight:g}" if weight else "")
+                rows.append({"name": label, "seed": seed, "metrics": metrics})
+    return rows
+
+
+def agreement(runs, settings):
+    """Return how choosing by a metric ranks settings on other videos.
+
+    Spearman's correlation, over all settings, of a metric on the select videos and a
+    metric on the report videos; a value for each seed.
+    """
+    names = list(COLUMNS)[:3] + ["anomalous_roc_auc_score", "video_roc_auc"]
+    found = {}
+    for by in names:
+        for target in names[:3]:
+            found[f"{by} -> {target}"] = [
+                spearmanr(
+                    *zip(
+                        *(
+                            (run["select_0"][by], run["report_0"][target])
+                            for run in (runs.read(s, seed)[0] for s in settings)
+                        ),
+                        strict=True,
+                    )
+                ).statistic
+                for seed in range(runs.n_seeds)
+            ]
+    return found
+
+
+# --------------------------------------------------------------------------
+# The results file
+# --------------------------------------------------------------------------
+def collect(args):
+    """Return all that docs/results.json holds."""
+    runs = Runs(args.data, args.work, args.seeds)
+    tables = available(args.data, args.tables)
+    results = {"versions": versions(), "n_seeds": args.seeds}
+    results["tables"], results["differences"] = {}, {}
+    for name, settings in tqdm(tables.items(), unit="table"):
+        rows = rows_of(runs, settings)
+        dataset = settings[0].dataset
+        if name not in ("c3d_tuned", "beyond"):
+            rows += control_rows(runs, dataset)
+        if name == "c3d":
+            rows += flat_rows(runs, settings[1])
+            rows += ensemble_rows(runs, settings)
+        results["tables"][name] = rows
+        results["differences"][name] = differences(runs, name, settings)
+    every = {str(s): s for n in tables for s in tables[n] if s.dataset == "c3d"}
+    results["agreement"] = agreement(runs, list(every.values()))
+    return results
+
+
+def differences(runs, name, settings):
+    """Return the differences to the first setting, as it stands."""
+    base = (settings[0], "0")
+    found = []
+    for setting in settings:
+        for weight in (0.0, VIDEO_WEIGHT):
+            if setting is settings[0] and not weight:
+                continue
+            ours, label = (setting, f"{weight:g}"), label_of(setting, weight)
+            one = difference(runs, ours, base, label)
+            if name.startswith("c3d"):
+                fresh = difference(runs, ours, base, label, fresh_only=True)
+                one["untouched"] = fresh
+            found.append(one)
+    return found
+
+
+def report(args):
+    results = collect(args)
+    results = json.loads(json.dumps(results, default=float), parse_float=_rounded)
+    (DOCS / "results.json").write_text(
+        json.dumps(results, indent=None, separators=(",", ":")).replace(
+            '{"name"', '\n{"name"'
+        )
+        + "\n"
+    )
+    (DOCS / "results.md").write_text(render(results))
+    draw_all(results, DOCS / "images")
+
+
+def _rounded(text):
+    return float(f"{float(text):.5g}")
+
+
+# --------------------------------------------------------------------------
+# Text
+# --------------------------------------------------------------------------
+def spread(values):
+    if len(values) == 0:
+        return ""
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
+def table_text(results, name):
+    """Return a table as Markdown: mean ± sd over seeds, and the differences."""
+    rows = results["tables"][name]
+    apart = {d["name"]: d for d in results["differences"][name]}
+    fresh = any("untouched" in d for d in apart.values())
+    heads = [*COLUMNS.values(), "epoch", "difference in frame AUC, 95 % interval"]
+    heads += ["the same, untouched videos"] if fresh else []
+    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for label in dict.fromkeys(row["name"] for row in rows):
+        own = [row for row in rows if row["name"] == label]
+        cells = []
+        for column in COLUMNS:
+            cells.append(spread([r["metrics"][column] for r in own if column in r["metrics"]]))
+        epochs = [row["best_epoch"] for row in own if "best_epoch" in row]
+        cells.append(f"{np.mean(epochs):.1f}" if epochs else "")
+        cells.append(interval_text(apart.get(label)))
+        if fresh:
+            cells.append(interval_text(apart.get(label, {}).get("untouched")))
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def interval_text(found):
+    if not found:
+        return ""
+    return f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+
+
+def agreement_text(results):
+    found = results["agreement"]
+    by = list(dict.fromkeys(key.split(" -> ")[0] for key in found))
+    targets = list(dict.fromkeys(key.split(" -> ")[1] for key in found))
+    heads = [COLUMNS[t] for t in targets]
+    lines = [f"| chosen by | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for name in by:
+        cells = [spread(found[f"{name} -> {target}"]) for target in targets]
+        lines.append(f"| {COLUMNS[name]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def settings_text(results, name):
+    """Return learning rates and best epochs by setting, for the tuned table."""
+    lines = []
+    for row in results["tables"][name]:
+        if not row.get("video_weight") and "parameters" in row:
+            lines.append(f"{row['name']}, seed {row['seed']}: {row['parameters']['lr']:.1e}")
+    return "; ".join(lines)
+
+
+def render(results):
+    """Return the text of docs/results.md."""
+    values = {f"table_{name}": table_text(results, name) for name in results["tables"]}
+    values["agreement"] = agreement_text(results)
+    values["n_seeds"] = results["n_seeds"]
+    values["versions"] = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
+    if "c3d_tuned" in results["tables"]:
+        values["tuned"] = settings_text(results, "c3d_tuned")
+    template = Template((DOCS / "results.md.in").read_text(encoding="utf-8"))
+    return template.substitute(values)
+
+
+# --------------------------------------------------------------------------
+# Pictures
+# --------------------------------------------------------------------------
+def draw_all(results, folder):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    folder.mkdir(exist_ok=True)
+    for name, rows in results["tables"].items():
+        draw(rows, folder / f"study_{name}.png")
+
+
+def draw(rows, path):
+    """Draw a row of dots, one a seed, for every setting; the bar is the mean."""
+    import matplotlib.pyplot as plt
+
+    labels = list(dict.fromkeys(row["name"] for row in rows))
+    figure, axes = plt.subplots(
+        1,
+        2,
+        figsize=(9.5, 0.9 + 0.27 * len(labels)),
+        sharey=True,
+        layout="constrained",
+        width_ratios=(2, 1),
+    )
+    for ax, column in zip(axes, ("frame_roc_auc_score", "anomalous_roc_auc_score"), strict=True):
+        for place, label in enumerate(labels):
+            values = [r["metrics"].get(column) for r in rows if r["name"] == label]
+            values = [v for v in values if v is not None]
+            if not values:
+                continue
+            color = "0.55" if label.startswith("control") else f"C{place % 2 * 0}"
+            ax.plot(values, [place] * len(values), "o", ms=4, alpha=0.45, mew=0, color=color)
+            ax.plot(np.mean(values), place, "|", ms=13, mew=2.5, color=color)
+        ax.set_xlabel(COLUMNS[column] + (" AUC" if "only" in COLUMNS[column] else ""))
+        ax.grid(axis="x", alpha=0.3)
+        ax.axvline(0.5, color="0.8", zorder=0)
+    axes[0].set_yticks(range(len(labels)), labels, fontsize=8)
+    axes[0].invert_yaxis()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
