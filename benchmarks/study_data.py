@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -138,7 +139,7 @@ def _telemetry(data, name):
         values, truth, offsets = file["X"], file["gt"].astype(bool), file["offsets"]
     size = WINDOW_STEPS * WINDOW_SNIPPETS
     arrays, masks, groups = [], [], []
-    for channel, (start, end) in enumerate(zip(offsets, offsets[1:], strict=False)):
+    for channel, (start, end) in enumerate(itertools.pairwise(offsets)):
         for first in range(start, end - size + 1, size):
             window = values[first : first + size]
             arrays.append(window.reshape(WINDOW_SNIPPETS, WINDOW_STEPS, -1))

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import rankdata, spearmanr
 from study import CONTROLS, VIDEO_WEIGHT, available, key_of, measure, versions
 from study_data import DATASETS, split, untouched
-from study_settings import LR_FACTORS, TABLES
+from study_settings import LR_FACTORS
 from tqdm.auto import tqdm
 
 from sklearn_vad.timeline import snippet_bounds
@@ -204,9 +204,8 @@ def control_rows(runs, dataset):
                 scores = [rng.random(n) for n in videos.bags.lengths]
             else:
                 value = values[name](videos)
-                scores = [
-                    np.full(n, v) for n, v in zip(videos.bags.lengths, value, strict=True)
-                ]
+                lengths = videos.bags.lengths
+                scores = [np.full(n, v) for n, v in zip(lengths, value, strict=True)]
             metrics = measure(videos.labels, scores, [s.max() for s in scores])
             for column in ("false_alarm_rate", "score_gap"):
                 metrics.pop(column, None)  # of values that are no probabilities
@@ -262,7 +261,7 @@ def agreement(runs, settings):
     Spearman's correlation, over all settings, of a metric on the select videos and a
     metric on the report videos; a value for each seed.
     """
-    names = list(COLUMNS)[:3] + ["anomalous_roc_auc_score", "video_roc_auc"]
+    names = [*list(COLUMNS)[:3], "anomalous_roc_auc_score", "video_roc_auc"]
     found = {}
     for by in names:
         for target in names[:3]:
@@ -293,10 +292,11 @@ def collect(args):
     for name, settings in tqdm(tables.items(), unit="table"):
         rows = rows_of(runs, settings)
         dataset = settings[0].dataset
-        if name not in ("c3d_tuned", "beyond"):
+        if name not in ("c3d_tuned", "beyond", "c3d_fixed"):
             rows += control_rows(runs, dataset)
         if name == "c3d":
             rows += flat_rows(runs, settings[1])
+        if name in ("c3d", "c3d_fixed"):
             rows += ensemble_rows(runs, settings)
         results["tables"][name] = rows
         results["differences"][name] = differences(runs, name, settings)
@@ -360,7 +360,8 @@ def table_text(results, name):
         own = [row for row in rows if row["name"] == label]
         cells = []
         for column in COLUMNS:
-            cells.append(spread([r["metrics"][column] for r in own if column in r["metrics"]]))
+            values = [row["metrics"].get(column) for row in own]
+            cells.append(spread([v for v in values if v is not None]))
         epochs = [row["best_epoch"] for row in own if "best_epoch" in row]
         cells.append(f"{np.mean(epochs):.1f}" if epochs else "")
         cells.append(interval_text(apart.get(label)))
@@ -393,7 +394,8 @@ def settings_text(results, name):
     lines = []
     for row in results["tables"][name]:
         if not row.get("video_weight") and "parameters" in row:
-            lines.append(f"{row['name']}, seed {row['seed']}: {row['parameters']['lr']:.1e}")
+            lr = row["parameters"]["lr"]
+            lines.append(f"{row['name']}, seed {row['seed']}: {lr:.1e}")
     return "; ".join(lines)
 
 
@@ -434,14 +436,16 @@ def draw(rows, path):
         layout="constrained",
         width_ratios=(2, 1),
     )
-    for ax, column in zip(axes, ("frame_roc_auc_score", "anomalous_roc_auc_score"), strict=True):
+    shown = ("frame_roc_auc_score", "anomalous_roc_auc_score")
+    for ax, column in zip(axes, shown, strict=True):
         for place, label in enumerate(labels):
             values = [r["metrics"].get(column) for r in rows if r["name"] == label]
             values = [v for v in values if v is not None]
             if not values:
                 continue
-            color = "0.55" if label.startswith("control") else f"C{place % 2 * 0}"
-            ax.plot(values, [place] * len(values), "o", ms=4, alpha=0.45, mew=0, color=color)
+            color = "0.55" if label.startswith("control") else "C0"
+            dots = {"ms": 4, "alpha": 0.45, "mew": 0, "color": color}
+            ax.plot(values, [place] * len(values), "o", **dots)
             ax.plot(np.mean(values), place, "|", ms=13, mew=2.5, color=color)
         ax.set_xlabel(COLUMNS[column] + (" AUC" if "only" in COLUMNS[column] else ""))
         ax.grid(axis="x", alpha=0.3)

@@ -101,13 +101,14 @@ class Setting(NamedTuple):
     params: dict = {}
     published: bool = False
     tuned: bool = False  # learning rate chosen on the select videos too
+    fixed: bool = False  # all epochs, on the train and the select videos
 
     def make(self, seed, **params):
         """Return the unfitted detector."""
         cls = CLASSES[self.method]
         params = {**self.params, **params}
         made = cls.as_published(**params) if self.published else cls(**params)
-        return made.set_params(random_state=seed, **SELECTION)
+        return made.set_params(random_state=seed, **({} if self.fixed else SELECTION))
 
 
 def methods(dataset, steps=None, **special):
@@ -123,6 +124,10 @@ def methods(dataset, steps=None, **special):
 
 def without(name, *parts):
     return Setting(name, "c3d", "DAM", dict.fromkeys(parts, False))
+
+
+def swaying(name, **params):
+    return Setting(name, "swaying_steps", "DAM", {**_SWAY, **params})
 
 
 _NO_LOSSES = {"ranking_weight": 0.0, "alignment_weight": 0.0}
@@ -173,7 +178,9 @@ TABLES = {
     "beyond": [
         Setting("DDL", "c3d", "DDL"),
         Setting("DDL + L_MCE", "c3d", "DDL + mutual cosine"),
-        Setting("DDL, sigma 1, kernel 3", "c3d", "DDL", {"sigma": 1.0, "kernel_size": 3}),
+        Setting(
+            "DDL, sigma 1, kernel 3", "c3d", "DDL", {"sigma": 1.0, "kernel_size": 3}
+        ),
         Setting("STA + L_DR + L_DA", "c3d", "STA + dynamics"),
         Setting("MIL ranking + L_MCE", "c3d", "MIL + mutual cosine"),
     ],
@@ -184,12 +191,16 @@ TABLES = {
     "smap": methods("smap", "smap_steps", dam=_SMALL_DAM),
     "dam_steps": [
         Setting("MIL ranking, mean over steps", "swaying_means", "MIL ranking"),
-        Setting("features", "swaying_steps", "DAM", {**_SWAY, **_NO_ATTENTION, "lstm": False}),
-        Setting("+ LSTM", "swaying_steps", "DAM", {**_SWAY, **_NO_ATTENTION}),
-        Setting("+ Channel_A, Dist", "swaying_steps", "DAM", {**_SWAY, "clip_attention": False}),
-        Setting("+ Clip_A, Dist", "swaying_steps", "DAM", _SWAY),
-        Setting("+ Channel_A, Cov", "swaying_steps", "DAM", {**_SWAY, "clip_attention": False, "variant": "cov"}),
-        Setting("+ Clip_A, Cov", "swaying_steps", "DAM", {**_SWAY, "variant": "cov"}),
+        swaying("features", **_NO_ATTENTION, lstm=False),
+        swaying("+ LSTM", **_NO_ATTENTION),
+        swaying("+ Channel_A, Dist", clip_attention=False),
+        swaying("+ Clip_A, Dist"),
+        swaying("+ Channel_A, Cov", clip_attention=False, variant="cov"),
+        swaying("+ Clip_A, Cov", variant="cov"),
+    ],
+    "c3d_fixed": [
+        Setting("MIL ranking, as published", "c3d", "MIL ranking", published=True),
+        *(s._replace(fixed=True) for s in methods("c3d")),
     ],
     "c3d_tuned": [
         Setting("MIL ranking, as published", "c3d", "MIL ranking", published=True),

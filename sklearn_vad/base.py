@@ -7,6 +7,7 @@ loss and what its training sees of a bag.
 """
 
 import functools
+import math
 import warnings
 from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
@@ -92,6 +93,7 @@ class BaseAnomalyDetector(SaveMixin, ClassifierMixin, BaseEstimator, metaclass=A
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "balanced_batches": ["boolean"],
         "input_scaling": [StrOptions({"uniform", "standard"}), None],
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "video_weight": [Interval(Real, 0, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "validation_score": [StrOptions({"auto", *_VIDEO_SCORES, *_FRAME_SCORES})],
@@ -251,10 +253,22 @@ class BaseAnomalyDetector(SaveMixin, ClassifierMixin, BaseEstimator, metaclass=A
 
     def _begin(self, bags, seed):
         """Return a new net that has seen no more of the bags than their scale."""
+        self._check_components(bags)
         net = self._new_net(bags.n_features, seed)
-        if self.input_scaling is not None:
-            net.module_.scaling.fit(snippet_blocks(bags), self.input_scaling)
+        if self.input_scaling is not None or self.n_components is not None:
+            least = None if self.n_components is None else 2 * self.n_components
+            net.module_.scaling.fit(snippet_blocks(bags, least), self.input_scaling)
         return net
+
+    def _check_components(self, bags):
+        """Raise for more components than the snippets of the training have."""
+        n_rows = bags.lengths.sum() * math.prod(bags.snippet_shape[:-1])
+        most = min(n_rows, bags.n_features)
+        if self.n_components is not None and self.n_components > most:
+            raise ValueError(
+                f"n_components={self.n_components} of {n_rows} snippets with"
+                f" {bags.n_features} features, expected {most} at most"
+            )
 
     def _new_net(self, n_features, seed, weights=None):
         return _engine.build_net(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from sklearn.decomposition import IncrementalPCA
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
@@ -14,43 +15,63 @@ class InputScaling(nn.Module):
     n_features : int
     l2_normalize : bool, default=False
         Divide every snippet by its L2 norm first; a row of zeros stays.
+    n_components : int, default=None
+        Principal components to give instead of the features.
+
+    Attributes
+    ----------
+    n_out : int
+        Features that come out.
     """
 
-    def __init__(self, n_features, l2_normalize=False):
+    def __init__(self, n_features, l2_normalize=False, n_components=None):
         super().__init__()
         self.l2_normalize = l2_normalize
+        self.n_out = n_components or n_features
         self.register_buffer("shift", torch.zeros(n_features))
-        self.register_buffer("scale", torch.ones(n_features))
+        self.register_buffer("scale", torch.ones(self.n_out))
+        axes = None if n_components is None else torch.eye(n_features, n_components)
+        self.register_buffer("axes", axes)  # (n_features, n_components)
 
     def reset_parameters(self):
         """Change nothing until `fit`."""
         self.shift.zero_()
         self.scale.fill_(1)
+        if self.axes is not None:
+            nn.init.eye_(self.axes)
 
     def _normalize(self, x):
         return nn.functional.normalize(x, dim=-1) if self.l2_normalize else x
 
     def fit(self, blocks, kind):
-        """Learn shift and scale, in float64.
+        """Learn shift, axes and scale, in float64.
 
         Parameters
         ----------
-        blocks : iterable of float32 ndarray of shape (n_rows, n_features)
-        kind : {"uniform", "standard"}
-            One scale for all features, so that their mean variance is 1, or
-            one for each. A variance of 0 leaves the scale at 1.
+        blocks : iterable of ndarray of shape (n_rows, n_features)
+            With `n_components`, that many rows or more each.
+        kind : {"uniform", "standard", None}
+            One scale for all that comes out, so that its mean variance is 1,
+            one for each, or none. A variance of 0 leaves the scale at 1.
         """
-        scaler = StandardScaler()
+        pca = self.axes is not None
+        learner = IncrementalPCA(self.n_out) if pca else StandardScaler()
         for rows in blocks:
-            scaler.partial_fit(self._normalize(torch.from_numpy(rows)).numpy())
-        scale = scaler.scale_
+            learner.partial_fit(self._normalize(torch.from_numpy(rows)).numpy())
+        variance = learner.explained_variance_ if pca else learner.var_
         if kind == "uniform":
-            scale = np.full_like(scale, np.sqrt(scaler.var_.mean()) or 1.0)
-        self.shift.copy_(torch.from_numpy(scaler.mean_))
-        self.scale.copy_(torch.from_numpy(scale))
+            variance = np.full_like(variance, variance.mean())
+        if kind is not None:
+            scale = np.where(variance > 0, np.sqrt(variance), 1.0)
+            self.scale.copy_(torch.from_numpy(scale))
+        self.shift.copy_(torch.from_numpy(learner.mean_))
+        if pca:
+            self.axes.copy_(torch.from_numpy(learner.components_.T))
 
     def forward(self, x):
-        return (self._normalize(x) - self.shift) / self.scale
+        x = self._normalize(x) - self.shift
+        x = x if self.axes is None else x @ self.axes
+        return x / self.scale
 
 
 class Dropout(nn.Module):

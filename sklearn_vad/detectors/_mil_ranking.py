@@ -38,14 +38,18 @@ class RankingMLP(nn.Module):
         After each hidden layer.
     l2_normalize : bool
         Divide every snippet by its L2 norm first; a row of zeros stays.
+    n_components : int, default=None
+        See `InputScaling`.
     """
 
-    def __init__(self, n_features, hidden_dims, dropout, l2_normalize):
+    def __init__(
+        self, n_features, hidden_dims, dropout, l2_normalize, n_components=None
+    ):
         super().__init__()
-        self.scaling = InputScaling(n_features, l2_normalize)
+        self.scaling = InputScaling(n_features, l2_normalize, n_components)
         first, second = hidden_dims
         self.mlp = nn.Sequential(
-            nn.Linear(n_features, first),
+            nn.Linear(self.scaling.n_out, first),
             nn.ReLU(),
             Dropout(dropout),
             nn.Linear(first, second),
@@ -106,6 +110,10 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
         "uniform" subtracts the mean of each and divides all by one number, so
         that their mean variance is 1, "standard" divides each by its own
         standard deviation. None, the paper's way, leaves them as they are.
+    n_components : int or None, default=None
+        Principal components of the training snippets for the network to work
+        on, instead of the features themselves: many times faster where features
+        are thousands.
     video_weight : float, default=0.0
         w: a snippet with score s in a video with score v gets
         ``(s + w v) / (1 + w)``. Video scores stay the same. Frames of different
@@ -221,6 +229,7 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
         smoothness=8e-5,
         sparsity=8e-5,
         input_scaling="uniform",
+        n_components=None,
         video_weight=0.0,
         max_epochs=20,
         batch_size=60,
@@ -248,6 +257,7 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
         self.smoothness = smoothness
         self.sparsity = sparsity
         self.input_scaling = input_scaling
+        self.n_components = n_components
         self.video_weight = video_weight
         self.max_epochs = max_epochs
         self.batch_size = batch_size
@@ -269,7 +279,9 @@ class MILRankingAnomalyDetector(BaseAnomalyDetector):
 
     def _make_module(self, n_features):
         widths = check_widths("hidden_dims", self.hidden_dims, n_layers=2)
-        return RankingMLP(n_features, widths, self.dropout, self.l2_normalize)
+        return RankingMLP(
+            n_features, widths, self.dropout, self.l2_normalize, self.n_components
+        )
 
     def _loss_terms(self):
         return functools.partial(
