@@ -85,6 +85,11 @@ def parameters(detector):
     return {name: params[name] for name in names if params[name] is not None}
 
 
+def make(setting, lr, seed):
+    """Return the unfitted detector; a learning rate of None is the setting's own."""
+    return setting.make(seed, **({} if lr is None else {"lr": lr}))
+
+
 def key_of(setting, detector, seed):
     """Return the name of a run's files: the same for the same run only."""
     what = [setting.dataset, setting.method, parameters(detector), seed]
@@ -102,7 +107,7 @@ def write_whole(path, write):
 def run(setting, lr, seed, data, work):
     """Train one setting, score what it never saw, and leave both files."""
     torch.set_num_threads(1)
-    detector = setting.make(seed, **({} if lr is None else {"lr": lr}))
+    detector = make(setting, lr, seed)
     key = key_of(setting, detector, seed)
     target = work / f"{key}.json"
     if target.exists():
@@ -176,8 +181,7 @@ def command_run(args):
     for settings in available(args.data, args.tables).values():
         for setting in settings:
             for one in runs_of(setting, args.seeds):
-                detector = one[0].make(one[2], **({"lr": one[1]} if one[1] else {}))
-                key = key_of(setting, detector, one[2])
+                key = key_of(setting, make(*one), one[2])
                 if not (args.work / f"{key}.json").exists():
                     todo.setdefault(key, one)
     # What the workers share is made once, before they start.

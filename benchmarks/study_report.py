@@ -10,7 +10,16 @@ from string import Template
 
 import numpy as np
 from scipy.stats import rankdata, spearmanr
-from study import CONTROLS, VIDEO_WEIGHT, available, key_of, measure, versions
+from study import (
+    CONTROLS,
+    VIDEO_WEIGHT,
+    available,
+    key_of,
+    make,
+    measure,
+    runs_of,
+    versions,
+)
 from study_data import DATASETS, split, untouched
 from study_settings import LR_FACTORS
 from tqdm.auto import tqdm
@@ -31,6 +40,14 @@ COLUMNS = {
     "score_gap": "gap",
     "video_roc_auc": "video AUC",
 }
+README_ROWS = (
+    "DDL",
+    "DAM (Dist)",
+    "STA",
+    "MIL ranking",
+    "MIL ranking, as published",
+    "control: minus length",
+)
 ENSEMBLES = {
     "DDL + DAM + STA": ("DDL", "DAM (Dist)", "STA"),
     "DDL + DAM + STA + MIL ranking": ("DDL", "DAM (Dist)", "STA", "MIL ranking"),
@@ -59,11 +76,18 @@ class Runs:
 
     def read(self, setting, seed, lr=None):
         """Return the row and the flat scores of a run."""
-        detector = setting.make(seed, **({} if lr is None else {"lr": lr}))
+        detector = make(setting, lr, seed)
         path = self.work / f"{key_of(setting, detector, seed)}.json"
         row = json.loads(path.read_text())
         with np.load(path.with_suffix(".npz")) as file:
             return row, {name: file[name] for name in file.files}
+
+    def has(self, setting):
+        """Tell whether all runs of a setting are there."""
+        return all(
+            (self.work / f"{key_of(one, make(one, lr, seed), seed)}.json").exists()
+            for one, lr, seed in runs_of(setting, self.n_seeds)
+        )
 
     def chosen(self, setting, seed):
         """Return the run of the learning rate that the select videos prefer."""
@@ -231,16 +255,16 @@ def ensemble_rows(runs, settings):
     by_name = {setting.name: setting for setting in settings}
     rows = []
     for name, members in ENSEMBLES.items():
+        if not set(members) <= set(by_name):
+            continue
         for weight in (0.0, VIDEO_WEIGHT):
             for seed in range(runs.n_seeds):
                 videos, _ = runs.report_part("c3d", seed)
-                flat = np.mean(
-                    [
-                        rankdata(runs.chosen(by_name[m], seed)[1]["report_0"])
-                        for m in members
-                    ],
-                    axis=0,
+                ranks = (
+                    rankdata(runs.chosen(by_name[m], seed)[1]["report_0"])
+                    for m in members
                 )
+                flat = np.mean(list(ranks), axis=0)
                 scores = separate(flat / len(flat), videos.bags)
                 top = np.array([s.max() for s in scores])
                 scores = [
@@ -283,10 +307,22 @@ def agreement(runs, settings):
 # --------------------------------------------------------------------------
 # The results file
 # --------------------------------------------------------------------------
+def complete(runs, tables):
+    """Return the tables with the settings whose runs are all there."""
+    found = {}
+    for name, settings in tables.items():
+        kept = [s for s in settings if runs.has(s)]
+        for missing in [s.name for s in settings if s not in kept]:
+            tqdm.write(f"table {name}: {missing} is left out, its runs are missing")
+        if kept[:1] == settings[:1]:
+            found[name] = kept
+    return found
+
+
 def collect(args):
     """Return all that docs/results.json holds."""
     runs = Runs(args.data, args.work, args.seeds)
-    tables = available(args.data, args.tables)
+    tables = complete(runs, available(args.data, args.tables))
     results = {"versions": versions(), "n_seeds": args.seeds}
     results["tables"], results["differences"] = {}, {}
     for name, settings in tqdm(tables.items(), unit="table"):
@@ -300,9 +336,29 @@ def collect(args):
             rows += ensemble_rows(runs, settings)
         results["tables"][name] = rows
         results["differences"][name] = differences(runs, name, settings)
+    results["defaults"] = default_changes(runs, tables["c3d"])
     every = {str(s): s for n in tables for s in tables[n] if s.dataset == "c3d"}
     results["agreement"] = agreement(runs, list(every.values()))
     return results
+
+
+def default_changes(runs, settings):
+    """Return which parameters differ from the papers, and what that is worth."""
+    by_name, parameters, found = {s.name: s for s in settings}, [], []
+    for name, ours in by_name.items():
+        theirs = by_name.get(f"{name}, as published")
+        if theirs is None:
+            continue
+        paper, default = (s.make(0).get_params() for s in (theirs, ours))
+        parameters += [
+            {"detector": name, "parameter": p, "paper": paper[p], "default": default[p]}
+            for p in paper
+            if paper[p] != default[p]
+        ]
+        pair = ((ours, "0"), (theirs, "0"))
+        one = difference(runs, *pair, name)
+        found.append({**one, "untouched": difference(runs, *pair, name, True)})
+    return {"parameters": parameters, "differences": found}
 
 
 def differences(runs, name, settings):
@@ -389,26 +445,64 @@ def agreement_text(results):
     return "\n".join(lines)
 
 
-def settings_text(results, name):
-    """Return learning rates and best epochs by setting, for the tuned table."""
-    lines = []
-    for row in results["tables"][name]:
-        if not row.get("video_weight") and "parameters" in row:
-            lr = row["parameters"]["lr"]
-            lines.append(f"{row['name']}, seed {row['seed']}: {lr:.1e}")
-    return "; ".join(lines)
+def tuned_text(results):
+    """Return which learning rate each seed chose."""
+    chosen = {}
+    for row in results["tables"]["c3d_tuned"]:
+        if row.get("video_weight") == 0:
+            rate = f"{row['parameters']['lr']:.1e}"
+            chosen.setdefault(row["name"], []).append(rate)
+    return "; ".join(f"{name}: {', '.join(own)}" for name, own in chosen.items())
+
+
+def defaults_text(results):
+    lines = ["| detector | parameter | paper | default |", "|---|---|---|---|"]
+    for row in results["defaults"]["parameters"]:
+        cells = (row["detector"], f"`{row['parameter']}`", row["paper"], row["default"])
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def default_differences_text(results):
+    lines = ["| detector | all videos | untouched videos |", "|---|---|---|"]
+    for found in results["defaults"]["differences"]:
+        cells = (interval_text(found), interval_text(found["untouched"]))
+        lines.append(f"| {found['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def readme_text(results):
+    """Return the README's table: the methods of the first table, without columns."""
+    shown = ("frame_roc_auc_score", "balanced_frame_roc_auc_score")
+    shown += (
+        "frame_average_precision_score",
+        "anomalous_roc_auc_score",
+        "video_roc_auc",
+    )
+    lines = [f"| | {' | '.join(COLUMNS[c] for c in shown)} |", "|---" * 6 + "|"]
+    rows = results["tables"]["c3d"]
+    for name in README_ROWS:
+        own = [row["metrics"] for row in rows if row["name"] == name]
+        cells = [spread([m[c] for m in own if c in m]) for c in shown]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def render(results):
-    """Return the text of docs/results.md."""
+    """Return the text of docs/results.md; a section without its table is left out."""
     values = {f"table_{name}": table_text(results, name) for name in results["tables"]}
-    values["agreement"] = agreement_text(results)
-    values["n_seeds"] = results["n_seeds"]
+    values["n_seeds"], values["n_resamples"] = results["n_seeds"], N_RESAMPLES
     values["versions"] = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
+    values["agreement"] = agreement_text(results)
+    values["defaults"] = defaults_text(results)
+    values["default_differences"] = default_differences_text(results)
     if "c3d_tuned" in results["tables"]:
-        values["tuned"] = settings_text(results, "c3d_tuned")
-    template = Template((DOCS / "results.md.in").read_text(encoding="utf-8"))
-    return template.substitute(values)
+        values["tuned"] = tuned_text(results)
+    text = (DOCS / "results.md.in").read_text(encoding="utf-8")
+    head, *sections = text.split("\n## ")
+    sections = [Template("\n## " + section) for section in sections]
+    kept = [s for s in sections if set(s.get_identifiers()) <= set(values)]
+    return "".join(part.substitute(values) for part in [Template(head), *kept])
 
 
 # --------------------------------------------------------------------------
