@@ -16,7 +16,8 @@ where it was. Runs go through joblib: ``--jobs`` workers of one thread each, or
 ``docs/results.json`` (a row per setting and seed), ``docs/results.md`` and the
 pictures.
 
-`final` trains the best single configuration on all training videos and saves it::
+`final` trains the best single configuration on all training videos and saves it; with
+``--test FILE``, of the layout of the training file, it scores that too::
 
     python benchmarks/study.py final --data DIR --out detector.safetensors
 
@@ -229,7 +230,8 @@ def parse_args():
         command.add_argument("--seeds", type=int, default=5)
         command.add_argument("--jobs", type=int, default=-1, help="workers")
         command.add_argument("--backend", default="loky", help="of joblib")
-        command.add_argument("--out", type=Path, default=None)
+        command.add_argument("--out", type=Path, help="of final: the saved detector")
+        command.add_argument("--test", type=Path, help="of final: a file to score")
     args = parser.parse_args()
     unknown = set(args.tables) - set(TABLES)
     if unknown:
