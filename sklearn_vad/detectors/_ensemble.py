@@ -9,7 +9,7 @@ from numbers import Integral, Real
 
 import numpy as np
 from joblib import Parallel, delayed
-from sklearn.base import ClassifierMixin, clone
+from sklearn.base import clone
 from sklearn.pipeline import _name_estimators
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import _BaseComposition
@@ -20,7 +20,7 @@ from .._engine import draw_seed
 from .._levels import balance_threshold, find_quantiles, to_levels
 from .._storage import as_array
 from ..bags import check_bags, check_same_videos, check_video_labels, reads_as_rows
-from ..base import BaseAnomalyDetector, _all_or_nothing
+from ..base import SnippetScoresMixin, _all_or_nothing
 
 
 def _make_member(estimator, seed, keep_seed):
@@ -47,7 +47,7 @@ def _fit_member(member, X, y, validation):
     return member.fit(X, y, validation), member.score_snippets(X)
 
 
-class EnsembleAnomalyDetector(ClassifierMixin, _BaseComposition):
+class EnsembleAnomalyDetector(SnippetScoresMixin, _BaseComposition):
     """Average the snippet scores of several detectors, and of several seeds each.
 
     Scores of one detector may hover at 0.02 and those of another use all of
@@ -332,17 +332,3 @@ class EnsembleAnomalyDetector(ClassifierMixin, _BaseComposition):
             "EnsembleAnomalyDetector can't score a stream: members may look at later"
             " snippets; stream one of estimators_ alone"
         )
-
-    # All that follows from the scores of snippets is as in every detector.
-    score_frames = BaseAnomalyDetector.score_frames
-    decision_function = BaseAnomalyDetector.decision_function
-    predict_proba = BaseAnomalyDetector.predict_proba
-    predict = BaseAnomalyDetector.predict
-    _video_score = BaseAnomalyDetector._video_score
-    _video_scores = BaseAnomalyDetector._video_scores
-    _check_classes = BaseAnomalyDetector._check_classes
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
-        return tags
