@@ -6,12 +6,12 @@ scores below it: the empirical distribution function, kept as a grid of quantile
 
 import numpy as np
 
-_N_QUANTILES = 1001
+N_QUANTILES = 1001
 
 
 def find_quantiles(scores):
     """Return what is kept of the scores of the training snippets, sorted."""
-    levels = np.linspace(0, 1, _N_QUANTILES)
+    levels = np.linspace(0, 1, N_QUANTILES)
     return np.quantile(scores.astype(np.float64), levels).astype(np.float32)
 
 

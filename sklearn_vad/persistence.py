@@ -36,6 +36,7 @@ FORMAT = 1
 _DETECTORS = (
     "DAMAnomalyDetector",
     "DDLAnomalyDetector",
+    "EnsembleAnomalyDetector",
     "MILRankingAnomalyDetector",
     "MultiCropDetector",
     "STAAnomalyDetector",

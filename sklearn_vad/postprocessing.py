@@ -106,7 +106,8 @@ def tune_threshold(est, bags, frame_labels, *, far=0.01, snippet_length=16):
     is one false alarm too many, just above that score.
 
     `predict` and `decision_function` then use it on the scores of videos, until
-    `fit` or `partial_fit` sets it back to 0.5. Where a video's score is the
+    `fit` or `partial_fit` sets its own again: 0.5, and of an ensemble the one that
+    balances the errors on the videos of the training. Where a video's score is the
     maximum of its snippets, a normal video is predicted anomalous as soon as one
     snippet raises a false alarm. Metrics and `find_events` need to be told:
     ``threshold=est.threshold_``.

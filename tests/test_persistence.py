@@ -25,6 +25,7 @@ import sklearn_vad
 from sklearn_vad import (
     DAMAnomalyDetector,
     DDLAnomalyDetector,
+    EnsembleAnomalyDetector,
     MILRankingAnomalyDetector,
     MultiCropDetector,
     STAAnomalyDetector,
@@ -158,6 +159,78 @@ def test_detector_of_crops(detector, small, tmp_path):
         assert loaded.stream().push(crops[0][0]) == est.stream().push(crops[0][0])
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_ensemble(named, small, tmp_path):
+    bags, y = small
+    seeds_alone = clone(MIL).set_params(random_state=None, n_jobs=None)
+    pairs = [("mil", seeds_alone), ("ddl", clone(DDL))]
+    est = EnsembleAnomalyDetector(
+        pairs if named else [pair[1] for pair in pairs],
+        n_seeds=2,
+        weights=(1, 2),
+        video_weight=0.3,
+        random_state=0,
+    ).fit(bags, y)
+    loaded = round_trip(est, tmp_path)
+    assert_same(loaded, est, bags)
+    assert_same(type(est).load(tmp_path / "round_trip.safetensors"), est, bags)
+    assert_same(round_trip(pickle.loads(pickle.dumps(loaded)), tmp_path), est, bags)
+    assert np.array_equal(loaded.decision_function(bags), est.decision_function(bags))
+    assert vars(loaded).keys() == vars(est).keys()
+    for name in ("quantiles_", "weights_"):
+        found, expected = getattr(loaded, name), getattr(est, name)
+        assert np.array_equal(found, expected)
+        assert found.dtype == expected.dtype
+    assert loaded.threshold_ == est.threshold_
+    assert loaded.n_features_in_ == est.n_features_in_ == 6
+    for own, other in zip(loaded.estimators_, est.estimators_, strict=True):
+        assert_same(own, other, bags)
+        assert own.get_params() == other.get_params()
+        assert own.history_ == other.history_
+    assert str(loaded.get_params()) == str(est.get_params())  # tuples stay tuples
+    for own, other in zip(loaded._named, est._named, strict=True):
+        assert own[0] == other[0]
+        assert own[1].get_params() == other[1].get_params()
+        assert not hasattr(own[1], "net_")
+    again = clone(loaded).fit(bags, y)
+    assert equal(again.score_snippets(bags), est.score_snippets(bags))
+    name = loaded._named[0][0]
+    assert loaded.set_params(**{f"{name}__lr": 0.5})._named[0][1].lr == 0.5
+
+
+def test_ensemble_of_crops_and_of_ensembles(small, tmp_path):
+    bags, y = small
+    crops = [np.stack([bag, bag[:, ::-1]], axis=1) for bag in bags]
+    inner = EnsembleAnomalyDetector([MultiCropDetector(clone(MIL))], n_seeds=2)
+    est = EnsembleAnomalyDetector([inner, MultiCropDetector(clone(DDL))])
+    est.set_params(random_state=0).fit(crops, y)
+    loaded = round_trip(est, tmp_path)
+    assert_same(loaded, est, crops)
+    assert [type(member) for member in loaded.estimators_[0].estimators_] == (
+        [MultiCropDetector] * 2
+    )
+    assert loaded.get_params().keys() == est.get_params().keys()
+    again = clone(loaded).fit(crops, y)
+    assert equal(again.score_snippets(crops), est.score_snippets(crops))
+
+
+@pytest.fixture(scope="module")
+def ensemble(small):
+    pairs = [("mil", clone(MIL)), ("ddl", clone(DDL))]
+    return EnsembleAnomalyDetector(pairs).fit(*small)
+
+
+def test_threshold_and_names_of_an_ensemble(ensemble, tmp_path):
+    est = copy.copy(ensemble)
+    est.threshold_ = 0.1 + 0.2
+    est.classes_ = np.array(["calm", "riot"])
+    est.feature_names_in_ = np.array(list("abcdef"), dtype=object)
+    loaded = round_trip(est, tmp_path)
+    assert loaded.threshold_ == 0.1 + 0.2
+    assert loaded.classes_.tolist() == ["calm", "riot"]
+    assert loaded.feature_names_in_.tolist() == list("abcdef")
+
+
 @pytest.mark.parametrize(
     "classes",
     [
@@ -273,7 +346,11 @@ def test_weights_of_cuda_load_without(small, tmp_path, monkeypatch):
 # --------------------------------------------------------------------------
 # Saving
 # --------------------------------------------------------------------------
-@pytest.mark.parametrize("est", [MIL, MultiCropDetector(MIL)], ids=["plain", "crops"])
+@pytest.mark.parametrize(
+    "est",
+    [MIL, MultiCropDetector(MIL), EnsembleAnomalyDetector([MIL])],
+    ids=["plain", "crops", "ensemble"],
+)
 def test_save_needs_fit(est, tmp_path):
     with pytest.raises(NotFittedError):
         clone(est).save(tmp_path / "detector")
@@ -303,6 +380,32 @@ def test_parameters_that_cannot_be_saved_are_named(small, tmp_path):
         loaded = round_trip(est, tmp_path)
     assert loaded.estimator.callbacks is None
     assert_same(loaded, est, crops)
+
+
+def test_parameters_of_members_that_cannot_be_saved_are_named(small, tmp_path):
+    member = clone(MIL).set_params(callbacks=[_Note()])
+    est = EnsembleAnomalyDetector([("a", member)], random_state=0).fit(*small)
+    with pytest.warns(
+        UserWarning, match=r"parameters estimators\[0\]\[1\]\.callbacks of Ens"
+    ):
+        loaded = round_trip(est, tmp_path)
+    assert loaded.estimators[0][1].callbacks is None
+    assert_same(loaded, est, small[0])
+
+
+def test_ensemble_that_could_not_be_loaded_is_not_saved(ensemble, tmp_path):
+    other = copy.copy(ensemble).set_params(n_seeds=2)
+    with pytest.raises(ValueError, match="2 members, expected 4"):
+        other.save(tmp_path / "ensemble")
+    other = copy.copy(ensemble).set_params(estimators=[clone(MIL), clone(MIL)])
+    with pytest.raises(ValueError, match=r"estimators_\[1\] has type DDLAnomaly"):
+        other.save(tmp_path / "ensemble")
+    other = copy.copy(ensemble)
+    other.quantiles_ = np.full_like(ensemble.quantiles_, np.nan)
+    with pytest.raises(ValueError, match="quantiles_"):
+        other.save(tmp_path / "ensemble")
+    assert os.listdir(tmp_path) == []
+    assert isinstance(ensemble.estimators[1][1], DDLAnomalyDetector)
 
 
 def test_device_objects_come_back_as_names(small, tmp_path):
@@ -353,6 +456,9 @@ def test_own_class_is_loaded_by_itself(small, tmp_path):
     crops = MultiCropDetector(est).fit([bag[:, None] for bag in small[0]], small[1])
     with pytest.raises(ValueError, match="class 'OwnDetector', expected one of"):
         crops.save(tmp_path / "crops")
+    ensemble = EnsembleAnomalyDetector([est]).fit(*small)
+    with pytest.raises(ValueError, match="class 'OwnDetector', expected one of"):
+        ensemble.save(tmp_path / "ensemble")
 
 
 class Scaled(MILRankingAnomalyDetector):
@@ -615,4 +721,93 @@ def test_part_must_be_of_the_estimators_class(small, path, tmp_path):
     mil["detector"]["parameters"] = read(tmp_path / "ddl")[0]["detector"]["parameters"]
     write(path, mil, tensors)
     with refused(path, "estimator_ has type MILRanking.*expected.*DDLAnomaly"):
+        sklearn_vad.load(path)
+
+
+def _swap(tensors, name="quantiles_"):
+    tensors[name][1, [0, -1]] = tensors[name][1, [-1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda t: t.pop("quantiles_"), "tensors are .*expected .*quantiles_"),
+        (
+            lambda t: t.update(quantiles_=t["quantiles_"][:, 1:].contiguous()),
+            r"quantiles_ is \(\(2, 1000\).*expected \(\(2, 1001\)",
+        ),
+        (
+            lambda t: t.update(quantiles_=t["quantiles_"][:1].clone()),
+            r"quantiles_ is \(\(1, 1001\).*expected \(\(2, 1001\)",
+        ),
+        (
+            lambda t: t.update(quantiles_=t["quantiles_"].double()),
+            "quantiles_ is .*float64.*expected .*float32",
+        ),
+        (_swap, "quantiles_ must rise"),
+        (lambda t: t["quantiles_"][0, :1].fill_(-0.1), "quantiles_ must rise from 0"),
+        (lambda t: t["quantiles_"][0, -1:].fill_(1.1), "quantiles_ must .* to 1 or"),
+        (lambda t: t["quantiles_"][0, 3].fill_(torch.nan), "quantiles_ holds NaN"),
+        (lambda t: t["weights_"].fill_(torch.nan), "weights_ holds NaN"),
+        (lambda t: t["weights_"].fill_(1), "expected shares of 1"),
+        (lambda t: t["weights_"].copy_(torch.tensor([2, -1])), "expected shares of 1"),
+        (
+            lambda t: t.update(weights_=torch.full((3,), 1 / 3).double()),
+            r"weights_ is \(\(3,\).*expected \(\(2,\)",
+        ),
+    ],
+)
+def test_wrong_scales_of_an_ensemble(change, match, ensemble, path):
+    ensemble.save(path)
+    saved, tensors = read(path)
+    change(tensors)
+    write(path, saved, tensors)
+    with refused(path, match):
+        sklearn_vad.load(path)
+
+
+def _third_member(detector):
+    detector["parts"]["estimators_[2]"] = detector["parts"]["estimators_[0]"]
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda d: d["parameters"].update(n_seeds=10**12), "2 members, expected 2000"),
+        (lambda d: d["parameters"].update(estimators=[]), "estimators are empty"),
+        (lambda d: d["parameters"].update(estimators=[3, 4]), r"estimators\[0\] is 3"),
+        (lambda d: d["parameters"].pop("estimators"), "estimators"),
+        (
+            lambda d: d["parameters"]["estimators"].reverse(),
+            r"estimators_\[0\] has type",
+        ),
+        (
+            lambda d: d["parameters"]["estimators"].pop(),
+            "2 members, expected 1",
+        ),
+        (_third_member, "tensors are .*expected"),
+        (lambda d: d["fitted"].update(classes_=3), "classes_ has type int"),
+        (
+            lambda d: d["fitted"].update(classes_={"$array": ["<i8", [0, 1, 2]]}),
+            "expected two",
+        ),
+        (lambda d: d["fitted"].update(threshold_=None), "threshold_ has type None"),
+        (lambda d: d["fitted"].pop("threshold_"), "fitted attributes are"),
+        (lambda d: d["fitted"].update(predict=1), "fitted attributes are .*predict"),
+        (
+            lambda d: d["fitted"].update(n_features_in_=7),
+            r"estimators_\[0\] takes other than 7 features",
+        ),
+        (
+            lambda d: d["parts"].update(other=d["parts"].pop("estimators_[1]")),
+            "belongs to no part",
+        ),
+    ],
+)
+def test_wrong_descriptions_of_an_ensemble(change, match, ensemble, path):
+    ensemble.save(path)
+    saved, tensors = read(path)
+    change(saved["detector"])
+    write(path, saved, tensors)
+    with refused(path, match):
         sklearn_vad.load(path)

@@ -8,8 +8,9 @@ the training, not of the scores themselves.
 from numbers import Integral, Real
 
 import numpy as np
+import torch
 from joblib import Parallel, delayed
-from sklearn.base import ClassifierMixin, clone
+from sklearn.base import clone
 from sklearn.pipeline import _name_estimators
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import _BaseComposition
@@ -17,10 +18,19 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from tqdm.auto import tqdm
 
 from .._engine import draw_seed
-from .._levels import balance_threshold, find_quantiles, to_levels
+from .._levels import N_QUANTILES, balance_threshold, find_quantiles, to_levels
 from .._storage import as_array
 from ..bags import check_bags, check_same_videos, check_video_labels, reads_as_rows
-from ..base import BaseAnomalyDetector, _all_or_nothing
+from ..base import SnippetScoresMixin, _all_or_nothing
+from ..persistence import SaveMixin, check_state, check_tensors
+
+# What `fit` leaves, beside the members, their scales and their weights.
+_FITTED = {
+    "classes_": np.ndarray,
+    "threshold_": Real,
+    "n_features_in_": Integral,
+    "feature_names_in_": np.ndarray,
+}
 
 
 def _make_member(estimator, seed, keep_seed):
@@ -47,7 +57,7 @@ def _fit_member(member, X, y, validation):
     return member.fit(X, y, validation), member.score_snippets(X)
 
 
-class EnsembleAnomalyDetector(ClassifierMixin, _BaseComposition):
+class EnsembleAnomalyDetector(SaveMixin, SnippetScoresMixin, _BaseComposition):
     """Average the snippet scores of several detectors, and of several seeds each.
 
     Scores of one detector may hover at 0.02 and those of another use all of
@@ -287,6 +297,47 @@ class EnsembleAnomalyDetector(ClassifierMixin, _BaseComposition):
         results = Parallel(n_jobs=self.n_jobs, return_as="generator")(calls)
         return list(tqdm(results, what, n_calls, unit="member"))
 
+    # Saving, see `persistence` --------------------------------------------
+    def _get_fitted_state(self):
+        check_is_fitted(self)
+        values = {name: getattr(self, name) for name in _FITTED if hasattr(self, name)}
+        tensors = {
+            "quantiles_": torch.from_numpy(np.array(self.quantiles_, np.float32)),
+            "weights_": torch.from_numpy(np.array(self.weights_, np.float64)),
+        }
+        parts = {f"estimators_[{i}]": est for i, est in enumerate(self.estimators_)}
+        clone(self)._set_fitted_state(values, tensors, parts)  # raises where load would
+        return values, tensors, parts
+
+    def _set_fitted_state(self, values, tensors, parts):
+        check_state("fitted attributes", values, _FITTED, ["feature_names_in_"])
+        if values["classes_"].shape != (2,):
+            raise ValueError(f"classes_ are {values['classes_']}, expected two")
+        members = self._check_members(parts, values["n_features_in_"])
+        quantiles = torch.empty(len(members), N_QUANTILES, dtype=torch.float32)
+        weights = torch.empty(len(members), dtype=torch.float64)
+        check_tensors(tensors, {"quantiles_": quantiles, "weights_": weights})
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        if (np.diff(arrays["quantiles_"], prepend=0, append=1) < 0).any():
+            raise ValueError("quantiles_ must rise from 0 or more to 1 or less")
+        weights = arrays["weights_"]
+        if (weights < 0).any() or not np.isclose(weights.sum(), 1):
+            raise ValueError(f"weights_ are {weights}, expected shares of 1")
+        vars(self).update(values, **arrays, estimators_=members)
+
+    def _check_members(self, parts, n_features):
+        """Return fitted members, if they are those that the parameters ask for."""
+        detectors, n = self._check_estimators(), self.n_seeds
+        if len(parts) != n * len(detectors):
+            raise ValueError(f"{len(parts)} members, expected {n * len(detectors)}")
+        names = [f"estimators_[{i}]" for i in range(len(parts))]
+        types = {name: type(detectors[i // n]) for i, name in enumerate(names)}
+        check_state("parts", parts, types)
+        for name, member in parts.items():
+            if member.n_features_in_ != n_features:
+                raise ValueError(f"{name} takes other than {n_features} features")
+        return [parts[name] for name in names]
+
     # Scoring --------------------------------------------------------------
     def score_snippets(self, X):
         """Score every snippet of every bag, by the mean of the members' levels.
@@ -332,17 +383,3 @@ class EnsembleAnomalyDetector(ClassifierMixin, _BaseComposition):
             "EnsembleAnomalyDetector can't score a stream: members may look at later"
             " snippets; stream one of estimators_ alone"
         )
-
-    # All that follows from the scores of snippets is as in every detector.
-    score_frames = BaseAnomalyDetector.score_frames
-    decision_function = BaseAnomalyDetector.decision_function
-    predict_proba = BaseAnomalyDetector.predict_proba
-    predict = BaseAnomalyDetector.predict
-    _video_score = BaseAnomalyDetector._video_score
-    _video_scores = BaseAnomalyDetector._video_scores
-    _check_classes = BaseAnomalyDetector._check_classes
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
-        return tags

@@ -8,7 +8,7 @@ score.
 import copy
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from .._engine import draw_seed
@@ -20,7 +20,7 @@ from ..bags import (
     check_same_videos,
     check_video_labels,
 )
-from ..base import BaseAnomalyDetector
+from ..base import BaseAnomalyDetector, SnippetScoresMixin
 from ..online import push_together
 from ..persistence import SaveMixin, check_state
 from ..timeline import check_frame_counts
@@ -62,7 +62,9 @@ def _of_estimator(name):
     return property(lambda self: getattr(self.estimator_, name))
 
 
-class MultiCropDetector(SaveMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class MultiCropDetector(
+    SaveMixin, SnippetScoresMixin, MetaEstimatorMixin, BaseEstimator
+):
     """Train a detector on every crop, and average its scores over the crops.
 
     Bags are ``(n_snippets, n_crops, n_features)``, and for detectors that take
@@ -303,12 +305,6 @@ class MultiCropDetector(SaveMixin, ClassifierMixin, MetaEstimatorMixin, BaseEsti
         check_is_fitted(self)
         return CropStream(self.estimator_, state)
 
-    # All that follows from the scores of snippets is as in every detector.
-    score_frames = BaseAnomalyDetector.score_frames
-    decision_function = BaseAnomalyDetector.decision_function
-    predict_proba = BaseAnomalyDetector.predict_proba
-    predict = BaseAnomalyDetector.predict
-
     def _video_scores(self, scores):
         return self.estimator_._video_scores(scores)
 
@@ -322,7 +318,6 @@ class MultiCropDetector(SaveMixin, ClassifierMixin, MetaEstimatorMixin, BaseEsti
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
         return tags
