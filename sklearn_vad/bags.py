@@ -389,6 +389,28 @@ def snippet_blocks(bags, least=None):
         yield stack_snippets(bags, block, dtype).reshape(-1, bags.n_features)
 
 
+def sample_snippets(bags, most):
+    """Return snippets spread evenly over all bags, as rows.
+
+    Parameters
+    ----------
+    bags : Bags
+    most : int
+        Rows to return, about; crops and inner time steps are rows too.
+
+    Returns
+    -------
+    rows : ndarray of shape (n_rows, n_features)
+        float32 or wider; a copy.
+    """
+    inner = math.prod(bags.snippet_shape[:-1])
+    step = -(-int(bags.lengths.sum()) * inner // most)  # every so many snippets
+    starts = np.cumsum(bags.lengths) - bags.lengths
+    dtype = np.result_type(bags.dtype, np.float32)
+    kept = [bag[-start % step :: step] for bag, start in zip(bags, starts, strict=True)]
+    return np.concatenate(kept, dtype=dtype).reshape(-1, bags.n_features)
+
+
 def _runs(n_rows, least):
     """Split bags into runs that have `least` rows or more, a short rest included.
 

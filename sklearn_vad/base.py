@@ -28,6 +28,7 @@ from .bags import (
     check_same_videos,
     check_video_labels,
     reads_as_rows,
+    sample_snippets,
     snippet_blocks,
 )
 from .metrics import (
@@ -39,6 +40,9 @@ from .online import SnippetStream
 from .persistence import SaveMixin, check_state
 from .timeline import check_frame_counts, expand_scores
 
+# Snippets that principal components are learned from, at most: of 4096 features
+# 320 MiB of float32, and ten times as many rows as a few hundred components need.
+_PCA_ROWS = 20_000
 _VIDEO_SCORES = {"roc_auc": roc_auc_score, "average_precision": average_precision_score}
 _FRAME_SCORES = {
     "balanced_frame_roc_auc": balanced_frame_roc_auc_score,
@@ -362,9 +366,11 @@ class BaseAnomalyDetector(
         """Return a new net that has seen no more of the bags than their scale."""
         self._check_components(bags)
         net = self._new_net(bags.n_features, seed)
-        if self.input_scaling is not None or self.n_components is not None:
-            least = None if self.n_components is None else 2 * self.n_components
-            net.module_.scaling.fit(snippet_blocks(bags, least), self.input_scaling)
+        if self.n_components is not None:
+            rows = sample_snippets(bags, max(_PCA_ROWS, 2 * self.n_components))
+            net.module_.scaling.fit_axes(rows, self.input_scaling)
+        elif self.input_scaling is not None:
+            net.module_.scaling.fit(snippet_blocks(bags), self.input_scaling)
         return net
 
     def _check_components(self, bags):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from sklearn.decomposition import IncrementalPCA
+from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
@@ -44,29 +44,44 @@ class InputScaling(nn.Module):
         return nn.functional.normalize(x, dim=-1) if self.l2_normalize else x
 
     def fit(self, blocks, kind):
-        """Learn shift, axes and scale, in float64.
+        """Learn shift and scale, in float64.
 
         Parameters
         ----------
         blocks : iterable of ndarray of shape (n_rows, n_features)
-            With `n_components`, that many rows or more each.
         kind : {"uniform", "standard", None}
             One scale for all that comes out, so that its mean variance is 1,
             one for each, or none. A variance of 0 leaves the scale at 1.
         """
-        pca = self.axes is not None
-        learner = IncrementalPCA(self.n_out) if pca else StandardScaler()
+        scaler = StandardScaler()
         for rows in blocks:
-            learner.partial_fit(self._normalize(torch.from_numpy(rows)).numpy())
-        variance = learner.explained_variance_ if pca else learner.var_
+            scaler.partial_fit(self._normalize(torch.from_numpy(rows)).numpy())
+        self._set(scaler.mean_, scaler.var_, kind)
+
+    def fit_axes(self, rows, kind):
+        """Learn shift, principal axes and scale.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_rows, n_features)
+            `n_components` or more.
+        kind : {"uniform", "standard", None}
+            As in `fit`.
+        """
+        rows = self._normalize(torch.from_numpy(rows)).numpy()
+        mean = rows.mean(axis=0, dtype=np.float64)
+        # Without a mean, squares lose no digits in float32.
+        pca = PCA(self.n_out, svd_solver="covariance_eigh").fit(np.float32(rows - mean))
+        self.axes.copy_(torch.from_numpy(pca.components_.T))
+        self._set(mean, pca.explained_variance_.astype(np.float64), kind)
+
+    def _set(self, mean, variance, kind):
         if kind == "uniform":
             variance = np.full_like(variance, variance.mean())
         if kind is not None:
             scale = np.where(variance > 0, np.sqrt(variance), 1.0)
             self.scale.copy_(torch.from_numpy(scale))
-        self.shift.copy_(torch.from_numpy(learner.mean_))
-        if pca:
-            self.axes.copy_(torch.from_numpy(learner.components_.T))
+        self.shift.copy_(torch.from_numpy(mean))
 
     def forward(self, x):
         x = self._normalize(x) - self.shift
