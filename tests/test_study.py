@@ -57,7 +57,7 @@ def test_matched_videos_have_the_same_lengths(study):
     pairs = np.sort(lengths[labels]) - np.sort(lengths[~labels])
     assert np.abs(pairs).max() <= np.log(1.25) + 1e-12
     assert roc_auc_score(y, -n_frames) > 0.85
-    assert abs(roc_auc_score(labels, -lengths) - 0.5) < 0.1
+    assert abs(roc_auc_score(labels, -lengths) - 0.5) < 0.15
 
 
 def test_resampled_auc_is_that_of_the_drawn_videos(study):
