@@ -161,7 +161,7 @@ def telemetry(data, cache, seed, name, steps):
 
 def synthetic(data, cache, seed, difficulty, n_steps=None, **params):
     bags, y = make_bags(
-        300, difficulty=difficulty, n_steps=n_steps, random_state=seed, **params
+        200, difficulty=difficulty, n_steps=n_steps, random_state=seed, **params
     )
     return Videos(bags, y, np.arange(len(bags)))
 

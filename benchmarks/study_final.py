@@ -4,26 +4,24 @@ import numpy as np
 from study import measure
 from study_data import c3d_full, load_ucf_crime
 from study_report import draw_videos, resampled_aucs
+from study_settings import CLASSES, FINAL
 from tqdm.auto import tqdm
 
 import sklearn_vad
-from sklearn_vad import (
-    DAMAnomalyDetector,
-    EnsembleAnomalyDetector,
-    MILRankingAnomalyDetector,
-)
+from sklearn_vad import EnsembleAnomalyDetector
 
+MEMBERS = ("DDL", "DAM", "STA")
 N_COMPONENTS = 256
 
 
-def make_best(n_seeds=3):
+def make_best():
     """Return the configuration, unfitted; it takes C3D segments as they are."""
     members = [
-        ("dam", DAMAnomalyDetector(n_components=N_COMPONENTS)),
-        ("mil_ranking", MILRankingAnomalyDetector(n_components=N_COMPONENTS)),
+        (name.lower(), CLASSES[name](n_components=N_COMPONENTS, **FINAL[name]))
+        for name in MEMBERS
     ]
     return EnsembleAnomalyDetector(
-        members, n_seeds=n_seeds, video_weight=1.0, random_state=0, verbose=1
+        members, n_seeds=3, video_weight=1.0, random_state=0, verbose=1
     )
 
 

@@ -7,6 +7,7 @@ the text of docs/results.md. Nothing measured stands in the text itself.
 import json
 from pathlib import Path
 from string import Template
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata, spearmanr
@@ -20,7 +21,7 @@ from study import (
     runs_of,
     versions,
 )
-from study_data import DATASETS, split, untouched
+from study_data import DATASETS, match_lengths, split, untouched
 from study_settings import LR_FACTORS
 from tqdm.auto import tqdm
 
@@ -39,6 +40,11 @@ COLUMNS = {
     "anomalous_roc_auc_score": "anomalous-only",
     "score_gap": "gap",
     "video_roc_auc": "video AUC",
+}
+PARTS = {
+    "all": "difference in frame AUC",
+    "matched": "the same, length-matched",
+    "untouched": "the same, untouched videos",
 }
 README_ROWS = (
     "DDL",
@@ -63,7 +69,7 @@ class Runs:
 
     def __init__(self, data, work, n_seeds):
         self.data, self.work, self.n_seeds = data, work, n_seeds
-        self._parts = {}
+        self.drawn, self._parts = {}, {}
 
     def report_part(self, dataset, seed):
         """Return the report videos of a seed, and which of them are untouched."""
@@ -97,6 +103,34 @@ class Runs:
         tried = [self.read(setting, seed)]
         tried += [self.read(setting, seed, own * f) for f in LR_FACTORS]
         return max(tried, key=lambda run: run[0]["select_0"][SELECTION_METRIC])
+
+    def report_scores(self, setting, weight, seed):
+        """Return the flat scores of the scored videos, of a run or an ensemble."""
+        if not isinstance(setting, Ensemble):
+            return self.chosen(setting, seed)[1][f"report_{weight:g}"]
+        flat = [self.report_scores(member, 0.0, seed) for member in setting.members]
+        flat = np.mean([rankdata(own) / len(own) for own in flat], axis=0)
+        scores = separate(flat, self.report_part(setting.dataset, seed)[0].bags)
+        leaning = [(s + weight * s.max()) / (1 + weight) for s in scores]
+        return np.concatenate(leaning)
+
+
+class Ensemble(NamedTuple):
+    """The mean of the ranks that settings give to the snippets they are scored on."""
+
+    name: str
+    dataset: str
+    members: tuple
+
+
+def ensembles_of(settings):
+    """Return the ensembles whose members are all among the settings."""
+    by_name = {setting.name: setting for setting in settings}
+    return [
+        Ensemble(name, by_name[members[0]].dataset, tuple(by_name[m] for m in members))
+        for name, members in ENSEMBLES.items()
+        if set(members) <= set(by_name)
+    ]
 
 
 def separate(flat, bags):
@@ -156,29 +190,45 @@ def draw_videos(labels, among, rng):
     return draws
 
 
-def difference(runs, ours, theirs, name, fresh_only=False):
+def among(runs, dataset, seed, part):
+    """Return which of the scored videos count: "all", "matched" or "untouched"."""
+    videos, fresh = runs.report_part(dataset, seed)
+    if part == "untouched":
+        return fresh
+    every = np.arange(len(fresh))
+    return np.isin(every, match_lengths(videos.labels) if part == "matched" else every)
+
+
+def auc_draws(runs, setting, weight, seed, part):
+    """Return a run's frame AUC, and that of each draw of videos."""
+    key = (setting, weight, seed, part)
+    if str(key) not in runs.drawn:
+        videos, _ = runs.report_part(setting.dataset, seed)
+        chosen = among(runs, setting.dataset, seed, part)
+        draws = draw_videos(videos.labels, chosen, np.random.default_rng(seed))
+        draws = np.concatenate([chosen[None].astype(np.int32), draws])
+        scores = runs.report_scores(setting, weight, seed)
+        runs.drawn[str(key)] = resampled_aucs(videos, scores, draws)
+    return runs.drawn[str(key)]
+
+
+def difference(runs, ours, theirs, part):
     """Return the mean paired difference of frame AUCs, and its 95 % interval.
 
     Seeds are drawn with replacement, and within each seed videos, the same for
-    both settings.
+    both settings. `ours` and `theirs` are pairs of a setting and a weight.
     """
-    by_seed, observed = [], []
-    for seed in range(runs.n_seeds):
-        pair = []
-        for setting, key in (ours, theirs):
-            videos, fresh = runs.report_part(setting.dataset, seed)
-            among = fresh if fresh_only else np.ones(len(fresh), dtype=bool)
-            draws = draw_videos(videos.labels, among, np.random.default_rng(seed))
-            draws = np.concatenate([among[None].astype(np.int32), draws])
-            scores = runs.chosen(setting, seed)[1][f"report_{key}"]
-            pair.append(resampled_aucs(videos, scores, draws))
-        by_seed.append(pair[0][1:] - pair[1][1:])
-        observed.append(pair[0][0] - pair[1][0])
-    by_seed, rng = np.stack(by_seed), np.random.default_rng(0)
+    pairs = np.stack(
+        [
+            auc_draws(runs, *ours, seed, part) - auc_draws(runs, *theirs, seed, part)
+            for seed in range(runs.n_seeds)
+        ]
+    )
+    rng = np.random.default_rng(0)
     seeds = rng.integers(runs.n_seeds, size=(N_RESAMPLES, runs.n_seeds))
-    draws = rng.integers(N_RESAMPLES, size=seeds.shape)
-    low, high = np.quantile(by_seed[seeds, draws].mean(axis=1), [0.025, 0.975])
-    return {"name": name, "mean": np.mean(observed), "low": low, "high": high}
+    draws = rng.integers(1, N_RESAMPLES + 1, size=seeds.shape)
+    low, high = np.quantile(pairs[seeds, draws].mean(axis=1), [0.025, 0.975])
+    return {"mean": pairs[:, 0].mean(), "low": low, "high": high}
 
 
 # --------------------------------------------------------------------------
@@ -250,32 +300,20 @@ def flat_rows(runs, setting):
     return rows
 
 
-def ensemble_rows(runs, settings):
-    """Return means of ranks over methods, for both weights of the video's score."""
-    by_name = {setting.name: setting for setting in settings}
+def ensemble_rows(runs, ensembles):
+    """Return rows of ensembles, for both weights of the video's score."""
     rows = []
-    for name, members in ENSEMBLES.items():
-        if not set(members) <= set(by_name):
-            continue
+    for ensemble in ensembles:
         for weight in (0.0, VIDEO_WEIGHT):
             for seed in range(runs.n_seeds):
-                videos, _ = runs.report_part("c3d", seed)
-                ranks = (
-                    rankdata(runs.chosen(by_name[m], seed)[1]["report_0"])
-                    for m in members
-                )
-                flat = np.mean(list(ranks), axis=0)
-                scores = separate(flat / len(flat), videos.bags)
-                top = np.array([s.max() for s in scores])
-                scores = [
-                    (s + weight * t) / (1 + weight)
-                    for s, t in zip(scores, top, strict=True)
-                ]
-                metrics = measure(videos.labels, scores, top)
+                videos, _ = runs.report_part(ensemble.dataset, seed)
+                flat = runs.report_scores(ensemble, weight, seed)
+                scores = separate(flat, videos.bags)
+                metrics = measure(videos.labels, scores, [s.max() for s in scores])
                 for column in ("false_alarm_rate", "score_gap"):
-                    metrics.pop(column, None)
-                label = name + (f", video_weight={weight:g}" if weight else "")
-                rows.append({"name": label, "seed": seed, "metrics": metrics})
+                    metrics.pop(column, None)  # of ranks
+                name = label_of(ensemble, weight)
+                rows.append({"name": name, "seed": seed, "metrics": metrics})
     return rows
 
 
@@ -328,14 +366,14 @@ def collect(args):
     for name, settings in tqdm(tables.items(), unit="table"):
         rows = rows_of(runs, settings)
         dataset = settings[0].dataset
-        if name not in ("c3d_tuned", "beyond", "c3d_fixed"):
+        if name not in ("c3d_tuned", "beyond", "c3d_fixed", "c3d_final"):
             rows += control_rows(runs, dataset)
         if name == "c3d":
             rows += flat_rows(runs, settings[1])
-        if name in ("c3d", "c3d_fixed"):
-            rows += ensemble_rows(runs, settings)
+        ensembles = ensembles_of(settings)
+        rows += ensemble_rows(runs, ensembles)
         results["tables"][name] = rows
-        results["differences"][name] = differences(runs, name, settings)
+        results["differences"][name] = differences(runs, [*settings, *ensembles])
     results["defaults"] = default_changes(runs, tables["c3d"])
     every = {str(s): s for n in tables for s in tables[n] if s.dataset == "c3d"}
     results["agreement"] = agreement(runs, list(every.values()))
@@ -355,27 +393,28 @@ def default_changes(runs, settings):
             for p in paper
             if paper[p] != default[p]
         ]
-        pair = ((ours, "0"), (theirs, "0"))
-        one = difference(runs, *pair, name)
-        found.append({**one, "untouched": difference(runs, *pair, name, True)})
+        pair = ((ours, 0.0), (theirs, 0.0))
+        apart = {part: difference(runs, *pair, part) for part in parts_of(ours)}
+        found.append({"name": name, **apart})
     return {"parameters": parameters, "differences": found}
 
 
-def differences(runs, name, settings):
+def differences(runs, settings):
     """Return the differences to the first setting, as it stands."""
-    base = (settings[0], "0")
-    found = []
+    base, found = (settings[0], 0.0), []
     for setting in settings:
         for weight in (0.0, VIDEO_WEIGHT):
-            if setting is settings[0] and not weight:
-                continue
-            ours, label = (setting, f"{weight:g}"), label_of(setting, weight)
-            one = difference(runs, ours, base, label)
-            if name.startswith("c3d"):
-                fresh = difference(runs, ours, base, label, fresh_only=True)
-                one["untouched"] = fresh
-            found.append(one)
+            ours = (setting, weight)
+            if ours != base:
+                parts = parts_of(setting)
+                apart = {part: difference(runs, ours, base, part) for part in parts}
+                found.append({"name": label_of(*ours), **apart})
     return found
+
+
+def parts_of(setting):
+    """Return which videos differences are shown of."""
+    return ("all", "matched", "untouched") if setting.dataset == "c3d" else ("all",)
 
 
 def report(args):
@@ -408,9 +447,8 @@ def table_text(results, name):
     """Return a table as Markdown: mean ± sd over seeds, and the differences."""
     rows = results["tables"][name]
     apart = {d["name"]: d for d in results["differences"][name]}
-    fresh = any("untouched" in d for d in apart.values())
-    heads = [*COLUMNS.values(), "epoch", "difference in frame AUC, 95 % interval"]
-    heads += ["the same, untouched videos"] if fresh else []
+    parts = [part for part in PARTS if any(part in d for d in apart.values())]
+    heads = [*COLUMNS.values(), "epoch", *(PARTS[part] for part in parts)]
     lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for label in dict.fromkeys(row["name"] for row in rows):
         own = [row for row in rows if row["name"] == label]
@@ -420,9 +458,7 @@ def table_text(results, name):
             cells.append(spread([v for v in values if v is not None]))
         epochs = [row["best_epoch"] for row in own if "best_epoch" in row]
         cells.append(f"{np.mean(epochs):.1f}" if epochs else "")
-        cells.append(interval_text(apart.get(label)))
-        if fresh:
-            cells.append(interval_text(apart.get(label, {}).get("untouched")))
+        cells += [interval_text(apart.get(label, {}).get(part)) for part in parts]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -464,9 +500,10 @@ def defaults_text(results):
 
 
 def default_differences_text(results):
-    lines = ["| detector | all videos | untouched videos |", "|---|---|---|"]
+    heads = ("all videos", "length-matched", "untouched")
+    lines = [f"| detector | {' | '.join(heads)} |", "|---|---|---|---|"]
     for found in results["defaults"]["differences"]:
-        cells = (interval_text(found), interval_text(found["untouched"]))
+        cells = [interval_text(found[part]) for part in PARTS]
         lines.append(f"| {found['name']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
