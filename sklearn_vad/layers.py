@@ -45,7 +45,9 @@ class InputScaling(nn.Module):
             scaler.partial_fit(self._normalize(torch.from_numpy(rows)).numpy())
         scale = scaler.scale_
         if kind == "uniform":
-            scale = np.full_like(scale, np.sqrt(scaler.var_.mean()) or 1.0)
+            # Rounding gives constant features a variance; their scale_ is 1.
+            variance = np.where(scale == np.sqrt(scaler.var_), scaler.var_, 0)
+            scale = np.full_like(scale, np.sqrt(variance.mean()) or 1.0)
         self.shift.copy_(torch.from_numpy(scaler.mean_))
         self.scale.copy_(torch.from_numpy(scale))
 
