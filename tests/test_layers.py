@@ -252,7 +252,8 @@ def test_standard_scales_features_one_by_one():
     (rows,) = make_rows([60])
     units = np.float32([1e3, 1, 1e-3, 7, 50])
     expected, found = (
-        fitted_scaling([x], "standard")(torch.from_numpy(x)) for x in (rows, rows * units)
+        fitted_scaling([x], "standard")(torch.from_numpy(x))
+        for x in (rows, rows * units)
     )
     assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
