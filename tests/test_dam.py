@@ -74,8 +74,8 @@ def naive_dam(net, bag):
         order = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         return naive.lstm(rows, *(weight[f"{name}.{part}"] for part in order))
 
-    previous = naive.scaled(net.scaling, np.zeros_like(bag[0]))
     bag = naive.scaled(net.scaling, bag)
+    previous = np.zeros_like(bag[0])
     if bag.ndim == 2:
         bag, previous = bag[:, None], previous[None]
     detections, attentions = [], []

@@ -211,27 +211,27 @@ UNITS = {
 
 
 @scalings
-@pytest.mark.parametrize("detector", [DDL, MIL, STA], ids=["ddl", "mil_ranking", "sta"])
-def test_units_of_features_do_not_matter(detector, kind):
+def test_units_of_features_do_not_matter(est, kind):
     """One factor for all features where they share a scale, one for each elsewhere."""
     bags = make_bags()
-    est = clone(detector).set_params(input_scaling=kind, lr=0.01)
+    est.set_params(input_scaling=kind, lr=0.01)
     expected = clone(est).fit(bags, Y).score_snippets(bags)
     factor, shift = UNITS[kind]
     other = [np.float32(bag * factor + shift) for bag in bags]
     assert_close(est.fit(other, Y).score_snippets(other), expected, 1e-4)
-    assert np.ptp(np.concatenate(expected)) > 0.01
+    assert np.ptp(np.concatenate(expected)) > 0.003
     published = clone(est).set_params(input_scaling=None)
     plain, found = (published.fit(x, Y).score_snippets(x) for x in (bags, other))
     assert np.abs(np.concatenate(plain) - np.concatenate(found)).max() > 1e-3
 
 
+@pytest.mark.parametrize("detector", [DAM, MIL], ids=["dam", "mil_ranking"])
 @settings(max_examples=10, deadline=None, database=None)
 @given(factor=st.floats(1e-3, 1e3), shift=st.floats(-20, 20), seed=st.integers(0, 99))
-def test_any_units(factor, shift, seed):
+def test_any_units(detector, factor, shift, seed):
     bags = make_bags(seed=seed)
     other = [np.float32(factor * (bag + shift)) for bag in bags]
-    est = clone(MIL).set_params(random_state=seed)
+    est = clone(detector).set_params(random_state=seed)
     expected, found = (clone(est).fit(x, Y).score_snippets(x) for x in (bags, other))
     assert_close(found, expected, 1e-4)
 
