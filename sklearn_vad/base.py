@@ -264,8 +264,9 @@ class BaseAnomalyDetector(
         Examples
         --------
         >>> from sklearn_vad import DDLAnomalyDetector
-        >>> DDLAnomalyDetector.as_published(lr=1e-4)
-        DDLAnomalyDetector(input_scaling=None, lr=0.0001)
+        >>> est = DDLAnomalyDetector.as_published(max_epochs=10)
+        >>> est.batch_size, est.lr, est.max_epochs
+        (128, 0.0005, 10)
         """
         return cls(**{**cls._published, **params})
 

@@ -56,7 +56,9 @@ class InputScaling(nn.Module):
         scaler = StandardScaler()
         for rows in blocks:
             scaler.partial_fit(self._normalize(torch.from_numpy(rows)).numpy())
-        self._set(scaler.mean_, scaler.var_, kind)
+        # Rounding gives constant features a variance; their scale_ is 1.
+        constant = scaler.scale_ != np.sqrt(scaler.var_)
+        self._set(scaler.mean_, np.where(constant, 0, scaler.var_), kind)
 
     def fit_axes(self, rows, kind):
         """Learn shift, principal axes and scale.

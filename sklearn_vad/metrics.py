@@ -207,7 +207,8 @@ def _is_undefined(metric, **kinds):
 def _area_under_roc(anomalous, normal):
     true = np.cumsum(anomalous)
     heights = true + np.append(0, true[:-1])  # twice the mean of both ends
-    return float(np.sum(heights * normal) / (2 * true[-1] * normal.sum()))
+    area = np.sum(heights * normal) / (2 * true[-1] * normal.sum())
+    return float(min(area, 1.0))  # weights of balanced frames are rounded
 
 
 def _frame_roc_auc(table, metric="frame_roc_auc_score"):

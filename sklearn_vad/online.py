@@ -60,6 +60,11 @@ class SnippetStream:
             )
         return checked.astype(np.float32, order="C")
 
+    def _before_first(self, snippet):
+        """Return the snippet that scaling turns into zeros."""
+        shift = self._net.module_.scaling.shift.cpu().numpy()
+        return np.broadcast_to(shift, snippet.shape)
+
     def push(self, snippet):
         """Score the next snippet.
 
@@ -116,7 +121,7 @@ def push_together(streams, snippets):
     if not current:
         return []
     previous = [
-        np.zeros_like(x) if s.state is None else s.state
+        s._before_first(x) if s.state is None else s.state
         for s, x in zip(streams, current, strict=True)
     ]
     with _engine.cpu_threads(streams[0]._n_jobs):

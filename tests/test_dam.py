@@ -74,8 +74,8 @@ def naive_dam(net, bag):
         order = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         return naive.lstm(rows, *(weight[f"{name}.{part}"] for part in order))
 
-    previous = naive.scaled(net.scaling, np.zeros_like(bag[0]))
     bag = naive.scaled(net.scaling, bag)
+    previous = np.zeros_like(bag[0])
     if bag.ndim == 2:
         bag, previous = bag[:, None], previous[None]
     detections, attentions = [], []
@@ -385,26 +385,42 @@ def test_training_minimises_the_loss_of_pooled_bags(variant, n_segments):
 # --------------------------------------------------------------------------
 # The detector
 # --------------------------------------------------------------------------
-def test_settings_of_the_paper():
-    """Section 4.1; widths and dropout of the perceptron are the authors' code's."""
-    setting = {
-        "variant": "dist",
-        "n_hidden": 1024,
-        "lstm": True,
-        "channel_attention": True,
-        "clip_attention": True,
-        "mlp_dims": (96,),
-        "dropout": 0.2,
-        "n_segments": 16,
-        "margin": 1.0,
-        "smoothness": 8e-5,
-        "sparsity": 8e-5,
-        "optimizer": "adam",
-        "batch_size": 20,
-        "lr": 1e-4,
-    }
+PAPER = {  # Section 4.1; the perceptron's widths and dropout are the authors' code's
+    "variant": "dist",
+    "n_hidden": 1024,
+    "scaled": False,
+    "lstm": True,
+    "channel_attention": True,
+    "clip_attention": True,
+    "mlp_dims": (96,),
+    "dropout": 0.2,
+    "n_segments": 16,
+    "margin": 1.0,
+    "smoothness": 8e-5,
+    "sparsity": 8e-5,
+    "optimizer": "adam",
+    "weight_decay": 0,
+    "balanced_batches": True,
+    "batch_size": 20,
+    "max_epochs": 50,
+    "lr": 1e-4,
+    "lr_decay": None,
+    "input_scaling": None,
+    "video_weight": 0,
+}
+
+
+@pytest.mark.parametrize("changes", [{}, {"variant": "cov", "max_epochs": 2}], ids=str)
+def test_settings_of_the_paper(changes):
+    """All that is not in the paper is as by default."""
+    params = DAMAnomalyDetector.as_published(**changes).get_params()
+    assert params == DAMAnomalyDetector().get_params() | PAPER | changes
+
+
+def test_defaults_differ_from_the_paper_in_training_alone():
     params = DAMAnomalyDetector().get_params()
-    assert {name: params[name] for name in setting} == setting
+    training = {"max_epochs": 20, "lr_decay": "cosine", "input_scaling": "uniform"}
+    assert {name: params[name] for name in PAPER} == PAPER | training
 
 
 class Recording(DAMAnomalyDetector):

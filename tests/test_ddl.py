@@ -261,10 +261,14 @@ PAPER = {  # Section 3.2, UCF-Crime
     "margin": 0,
     "eps": 1e-7,
     "optimizer": "adam",
+    "weight_decay": 0,
+    "balanced_batches": True,
     "batch_size": 128,
     "max_epochs": 50,
     "lr": 5e-4,
     "lr_decay": "cosine",
+    "input_scaling": None,
+    "video_weight": 0,
 }
 XD_VIOLENCE = PAPER | {
     "hidden_dim": 128,
@@ -277,18 +281,33 @@ XD_VIOLENCE = PAPER | {
 @pytest.mark.parametrize(
     ("est", "setting"),
     [
-        (DDLAnomalyDetector(), PAPER),
+        (DDLAnomalyDetector.as_published(), PAPER),
+        (
+            DDLAnomalyDetector.as_published(lr=1e-3, input_scaling="standard"),
+            PAPER | {"lr": 1e-3, "input_scaling": "standard"},
+        ),
         (DDLAnomalyDetector.for_xd_violence(), XD_VIOLENCE),
         (
             DDLAnomalyDetector.for_xd_violence(sigma=7.0, batch_size=2),
             XD_VIOLENCE | {"sigma": 7, "batch_size": 2},
         ),
     ],
-    ids=["UCF-Crime", "XD-Violence", "changed"],
+    ids=["UCF-Crime", "UCF-Crime, changed", "XD-Violence", "XD-Violence, changed"],
 )
 def test_settings_of_the_paper(est, setting):
-    params = est.get_params()
-    assert {name: params[name] for name in setting} == setting
+    """All that is not in the paper is as by default."""
+    assert est.get_params() == DDLAnomalyDetector().get_params() | setting
+
+
+def test_defaults_differ_from_the_paper_in_training_alone():
+    params = DDLAnomalyDetector().get_params()
+    training = {
+        "batch_size": 32,
+        "max_epochs": 20,
+        "lr": 1e-4,
+        "input_scaling": "uniform",
+    }
+    assert {name: params[name] for name in PAPER} == PAPER | training
 
 
 def test_default_network_has_the_papers_shapes():

@@ -1,15 +1,19 @@
-"""Dropout and initialisation draw from the generator they are given, from no other."""
+"""Layers: what scaling learns; dropout and initialisation draw from their generator."""
 
 import copy
+import math
 import pickle
 
+import naive
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from sklearn_vad.layers import Dropout, initialise
+from sklearn_vad.layers import Dropout, InputScaling, initialise
 
 
 def generator(seed=0):
@@ -93,6 +97,190 @@ def test_dropout_copies_without_its_generator(duplicate):
 
 
 # --------------------------------------------------------------------------
+# InputScaling
+# --------------------------------------------------------------------------
+def naive_statistics(rows, kind, l2_normalize=False):
+    """Mean and scale of every feature, one value at a time, in two passes."""
+    rows = [[float(x) for x in row] for row in rows]
+    if l2_normalize:
+        norms = [math.sqrt(sum(x**2 for x in row)) or 1.0 for row in rows]
+        rows = [[x / n for x in row] for row, n in zip(rows, norms, strict=True)]
+    columns = list(zip(*rows, strict=True))
+    means = [math.fsum(column) / len(rows) for column in columns]
+    variances = [
+        math.fsum((x - mean) ** 2 for x in column) / len(rows)
+        for column, mean in zip(columns, means, strict=True)
+    ]
+    if kind == "uniform":
+        variances = [math.fsum(variances) / len(variances)] * len(variances)
+    return means, [math.sqrt(variance) or 1.0 for variance in variances]
+
+
+def fitted_scaling(blocks, kind="uniform", l2_normalize=False):
+    scaling = InputScaling(blocks[0].shape[1], l2_normalize)
+    scaling.fit(iter(blocks), kind)  # blocks are seen once
+    return scaling
+
+
+def make_rows(lengths=(40, 3, 17), n_features=5, seed=0, dtype=np.float32):
+    """Blocks of rows, of features of different means and scales."""
+    rng = np.random.default_rng(seed)
+    scale = 10.0 ** np.arange(-1, n_features - 1)
+    return [
+        (rng.normal(2, 1, size=(n, n_features)) * scale).astype(dtype) for n in lengths
+    ]
+
+
+scalings = pytest.mark.parametrize("kind", ["uniform", "standard"])
+
+
+@scalings
+@pytest.mark.parametrize("l2_normalize", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scaling_learns_mean_and_deviation(kind, l2_normalize, dtype):
+    blocks = make_rows(dtype=dtype)
+    blocks[1][0] = 0  # a row without a norm
+    scaling = fitted_scaling(blocks, kind, l2_normalize)
+    rows = np.concatenate(blocks)
+    shift, scale = naive_statistics(rows, kind, l2_normalize)
+    np.testing.assert_allclose(scaling.shift, shift, rtol=1e-6)
+    np.testing.assert_allclose(scaling.scale, scale, rtol=1e-6)
+    assert (len(set(scale)) == 1) == (kind == "uniform")
+    assert scaling.shift.dtype == scaling.scale.dtype == torch.float32
+    rows = np.float32(rows)
+    expected = naive.scaled(scaling, rows)
+    np.testing.assert_allclose(scaling(torch.from_numpy(rows)), expected, atol=1e-5)
+
+
+def test_scaling_by_hand():
+    blocks = [np.float32([[1, 10], [3, 10]]), np.float32([[5, 16]])]
+    # Means 3 and 12, variances 8 / 3 and 8, on average 16 / 3.
+    uniform = fitted_scaling(blocks, "uniform")
+    assert uniform.shift.tolist() == [3, 12]
+    assert_close(uniform.scale, torch.tensor([16 / 3, 16 / 3]).sqrt())
+    standard = fitted_scaling(blocks, "standard")
+    assert standard.shift.tolist() == [3, 12]
+    assert_close(standard.scale, torch.tensor([8 / 3, 8.0]).sqrt())
+    x = torch.tensor([[5.0, 12.0]])
+    assert_close(uniform(x), torch.tensor([[2 / (16 / 3) ** 0.5, 0.0]]))
+    assert_close(standard(x), torch.tensor([[2 / (8 / 3) ** 0.5, 0.0]]))
+
+
+@scalings
+def test_scaled_rows_have_mean_0_and_mean_variance_1(kind):
+    blocks = make_rows((500, 300))
+    scaled = fitted_scaling(blocks, kind)(torch.from_numpy(np.concatenate(blocks)))
+    variance = scaled.double().var(dim=0, correction=0)
+    assert_close(scaled.mean(dim=0), torch.zeros(5), atol=1e-5, rtol=0)
+    assert variance.mean().item() == pytest.approx(1, abs=1e-5)
+    if kind == "standard":
+        assert_close(variance, torch.ones_like(variance), atol=1e-5, rtol=0)
+    else:  # ratios stay
+        assert variance[4] / variance[3] == pytest.approx(100, rel=0.3)
+
+
+@scalings
+def test_a_constant_feature_becomes_0(kind):
+    blocks = make_rows()
+    for rows in blocks:
+        rows[:, 2] = 0.1
+    scaling = fitted_scaling(blocks, kind)
+    shift, scale = naive_statistics(np.concatenate(blocks), kind)
+    np.testing.assert_allclose(scaling.shift, shift, rtol=1e-6)
+    if kind == "standard":
+        scale[2] = 1.0  # the loop's variance is 0 but for rounding
+    np.testing.assert_allclose(scaling.scale, scale, rtol=1e-6)
+    assert (scaling(torch.from_numpy(blocks[0]))[:, 2] == 0).all()
+
+
+@scalings
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("value", [0.0, 0.1, -73.3, 1e5 / 3])
+def test_without_variance_the_scale_stays_1(kind, dtype, value):
+    """Also where rounding makes a mean differ from the value by a bit."""
+    blocks = [np.full((n, 3), value, dtype=dtype) for n in (1000, 777, 4999, 3)]
+    scaling = fitted_scaling(blocks, kind)
+    assert scaling.scale.tolist() == [1, 1, 1]
+    assert_close(scaling.shift, torch.full((3,), value))
+
+
+@scalings
+def test_one_row_is_enough(kind):
+    scaling = fitted_scaling([np.float32([[3, -4]])], kind, l2_normalize=True)
+    assert_close(scaling.shift, torch.tensor([0.6, -0.8]))
+    assert scaling.scale.tolist() == [1, 1]
+
+
+@scalings
+def test_a_large_mean_takes_no_digits_of_the_deviation(kind):
+    """The sum of squares would lose them all, in float32."""
+    blocks = [rows + np.float32(3e4) for rows in make_rows(n_features=3)]
+    scaling = fitted_scaling(blocks, kind)
+    _, scale = naive_statistics(np.concatenate(blocks), kind)
+    np.testing.assert_allclose(scaling.scale, scale, rtol=1e-6)
+
+
+@scalings
+@settings(max_examples=30, deadline=None, database=None)
+@given(
+    cuts=st.sets(st.integers(1, 59), max_size=8),
+    order=st.permutations(range(60)),
+    l2_normalize=st.booleans(),
+)
+def test_neither_blocks_nor_order_matter(kind, cuts, order, l2_normalize):
+    (rows,) = make_rows([60])
+    whole = fitted_scaling([rows], kind, l2_normalize)
+    blocks = np.split(rows[order], sorted(cuts))
+    scaling = fitted_scaling(blocks, kind, l2_normalize)
+    assert_close(scaling.shift, whole.shift, rtol=1e-6, atol=1e-7)
+    assert_close(scaling.scale, whole.scale, rtol=1e-6, atol=1e-7)
+
+
+@scalings
+@settings(max_examples=30, deadline=None, database=None)
+@given(factor=st.floats(1e-3, 1e3), shift=st.floats(-10, 10))
+def test_scaled_rows_are_the_same_in_other_units(kind, factor, shift):
+    (rows,) = make_rows([60], n_features=3)
+    other = np.float32(factor * (rows + shift))
+    expected, found = (
+        fitted_scaling([x], kind)(torch.from_numpy(x)) for x in (rows, other)
+    )
+    assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_standard_scales_features_one_by_one():
+    (rows,) = make_rows([60])
+    units = np.float32([1e3, 1, 1e-3, 7, 50])
+    expected, found = (
+        fitted_scaling([x], "standard")(torch.from_numpy(x))
+        for x in (rows, rows * units)
+    )
+    assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_scaling_changes_nothing_before_fit():
+    scaling = InputScaling(3)
+    x = torch.randn(4, 2, 3, generator=generator())
+    assert torch.equal(scaling(x), x)
+    normalizing = InputScaling(3, l2_normalize=True)
+    assert_close(normalizing(x), x / x.norm(dim=-1, keepdim=True))
+    assert torch.equal(normalizing(torch.zeros(1, 3)), torch.zeros(1, 3))
+    scaling.fit([np.float32([[1, 2, 3], [3, 2, 0]])], "standard")
+    scaling.reset_parameters()
+    assert torch.equal(scaling(x), x)
+
+
+def test_scaling_is_not_trained_but_saved():
+    scaling = fitted_scaling(make_rows())
+    assert list(scaling.parameters()) == []
+    assert list(scaling.state_dict()) == ["shift", "scale"]
+    assert not any(buffer.requires_grad for buffer in scaling.buffers())
+    twin = pickle.loads(pickle.dumps(scaling))
+    x = torch.randn(4, 5, generator=generator())
+    assert torch.equal(twin(x), scaling(x))
+
+
+# --------------------------------------------------------------------------
 # initialise
 # --------------------------------------------------------------------------
 def module():
@@ -104,6 +292,7 @@ def module():
             "lstm": nn.LSTM(10, 16, bidirectional=True),
             "rnn": nn.RNN(10, 16, num_layers=2, nonlinearity="relu"),
             "norm": nn.LayerNorm(12),
+            "scaling": InputScaling(12),
             "dropout": Dropout(0.5),
             "act": nn.Sequential(nn.GELU(), nn.ReLU()),
         }
@@ -111,10 +300,10 @@ def module():
 
 
 def initialised(seed):
-    """A module whose weights were all NaN before."""
+    """A module whose weights and buffers were all NaN before."""
     net = module()
-    for parameter in net.parameters():
-        nn.init.constant_(parameter, torch.nan)
+    for tensor in [*net.parameters(), *net.buffers()]:
+        nn.init.constant_(tensor, torch.nan)
     initialise(net, generator(seed))
     return net
 
@@ -160,10 +349,13 @@ def test_weights_fill_the_range_of_torchs_own_rule(layer, bound):
             assert ours_.std().item() == pytest.approx(bound / 3**0.5, rel=0.08)
 
 
-def test_norms_begin_as_identity():
+def test_norms_and_scaling_begin_as_identity():
     norm = initialised(0)["norm"]
     assert torch.equal(norm.weight, torch.ones(12))
     assert torch.equal(norm.bias, torch.zeros(12))
+    scaling = initialised(0)["scaling"]
+    assert torch.equal(scaling.scale, torch.ones(12))
+    assert torch.equal(scaling.shift, torch.zeros(12))
 
 
 @pytest.mark.parametrize("options", [{"elementwise_affine": False}, {"bias": False}])

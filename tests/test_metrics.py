@@ -25,6 +25,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn_vad import FrameLabels
 from sklearn_vad.metrics import (
     anomalous_roc_auc_score,
+    balanced_frame_roc_auc_score,
     category_roc_auc_score,
     evaluate,
     event_average_precision_score,
@@ -39,13 +40,14 @@ from sklearn_vad.metrics import (
 )
 from sklearn_vad.postprocessing import find_events
 
-METRICS = [
+EVALUATED = [
     frame_roc_auc_score,
     frame_average_precision_score,
     false_alarm_rate,
     score_gap,
     anomalous_roc_auc_score,
 ]
+METRICS = [*EVALUATED, balanced_frame_roc_auc_score]
 each_metric = pytest.mark.parametrize("metric", METRICS)
 
 
@@ -79,6 +81,11 @@ def slow_metrics(masks, snippet_scores, snippet_length, threshold):
         precision, recall, _ = precision_recall_curve(labels, scores)
         wide = scores.astype(float)
         values["frame_roc_auc_score"] = roc_auc_score(labels, scores)
+        values["balanced_frame_roc_auc_score"] = roc_auc_score(
+            labels,
+            scores,
+            sample_weight=np.concatenate([[1 / len(m)] * len(m) for m in masks]),
+        )
         values["frame_average_precision_score"] = average_precision_score(
             labels, scores
         )
@@ -228,9 +235,30 @@ def test_values_by_hand():
     assert false_alarm_rate(labels, scores, threshold=0.6, **by_length_2) == 0.5
     assert false_alarm_rate(labels, scores, threshold=0.61, **by_length_2) == 0
     assert false_alarm_rate(labels, scores, threshold=0.4, **by_length_2) == 1
+    # Every frame of the first video counts 1 / 6, of the second 1 / 4.
+    auc = (2 * (2 / 6 + 4 / 4) + 2 * (2 / 6 + 0.5 + 0.5 * 0.5)) / 4 / (2 / 6 + 4 / 4)
+    assert balanced_frame_roc_auc_score(labels, scores, **by_length_2) == (
+        pytest.approx(auc)
+    )
     gap = 0.75 - 2.4 / 6
     assert score_gap(labels, scores, **by_length_2) == pytest.approx(gap)
     assert anomalous_roc_auc_score(labels, scores, **by_length_2) == 1
+
+
+def test_a_long_video_weighs_as_much_as_a_short_one():
+    """A video repeated k times longer changes the plain AUC, not the balanced one."""
+    rng = np.random.default_rng(0)
+    masks = [rng.random(n) < share for n, share in [(5, 0), (9, 0.5), (7, 0), (3, 1)]]
+    scores = [rng.random(len(mask)) for mask in masks]
+    scores[2] += 1  # the video to be longest is a false alarm
+    longer = [np.repeat(mask, k) for mask, k in zip(masks, (1, 8, 50, 3), strict=True)]
+    case, stretched = (masks, scores), (longer, scores)
+    options = {"snippet_length": 1}, {"snippet_length": [1, 8, 50, 3]}
+    value = balanced_frame_roc_auc_score(*case, **options[0])
+    found = balanced_frame_roc_auc_score(*stretched, **options[1])
+    assert found == pytest.approx(value, abs=1e-12)
+    plain = frame_roc_auc_score(*case, **options[0])
+    assert abs(frame_roc_auc_score(*stretched, **options[1]) - plain) > 0.05
 
 
 def test_evaluate_equals_the_single_functions():
@@ -238,7 +266,7 @@ def test_evaluate_equals_the_single_functions():
     scores = [np.round(rng.random(n), 1) for n in (5, 9, 7)]
     labels = FrameLabels([rng.random(16 * 5) < 0.3, [0] * 150, [1] * 60 + [0] * 50])
     values = evaluate(labels, scores)
-    assert values == {metric.__name__: metric(labels, scores) for metric in METRICS}
+    assert values == {metric.__name__: metric(labels, scores) for metric in EVALUATED}
     assert values == evaluate(labels.masks, scores, snippet_length=[16, 16, 16])
 
 
@@ -273,6 +301,12 @@ def test_perfect_separation_is_exactly_one():
     scores = [mask[::7] + rng.random(997) / 2 for mask in masks]
     assert frame_roc_auc_score(masks, scores, snippet_length=7) == 1
     assert frame_roc_auc_score(masks, [-s for s in scores], snippet_length=7) == 0
+    # Weights are fractions: 1 but for rounding, and not above.
+    for n in range(1, 30):
+        part = masks[:n] + [[0] * k for k in (1, 3, 49, n)]
+        own = scores[:n] + [np.zeros(-(-k // 7)) for k in (1, 3, 49, n)]
+        value = balanced_frame_roc_auc_score(part, own, snippet_length=7)
+        assert 1 - 1e-12 < value <= 1
 
 
 # --------------------------------------------------------------------------
@@ -283,6 +317,12 @@ def test_perfect_separation_is_exactly_one():
     [
         (frame_roc_auc_score, [[0, 0]], "no anomalous frame, so frame_roc_auc_score"),
         (frame_roc_auc_score, [[1, 1]], "no normal frame, so frame_roc_auc_score"),
+        (
+            balanced_frame_roc_auc_score,
+            [[0, 0]],
+            "no anomalous frame, so balanced_frame_roc_auc_score",
+        ),
+        (balanced_frame_roc_auc_score, [[1, 1]], "no normal frame, so balanced_frame"),
         (frame_average_precision_score, [[0, 0]], "no anomalous frame, so frame_ave"),
         (frame_average_precision_score, [[1, 1]], "no normal frame, so frame_average"),
         (score_gap, [[0, 0]], "no anomalous frame, so score_gap"),

@@ -114,21 +114,37 @@ def test_detector_hands_its_weights_to_the_loss():
 # --------------------------------------------------------------------------
 # The detector
 # --------------------------------------------------------------------------
-def test_default_parameters():
-    setting = {
-        "hidden_dims": (512, 32),
-        "dropout": 0.6,
-        "n_segments": 32,
-        "l2_normalize": False,
-        "margin": 1.0,
-        "smoothness": 8e-5,
-        "sparsity": 8e-5,
-        "optimizer": "adagrad",
-        "batch_size": 60,
-        "balanced_batches": True,
-    }
+PAPER = {  # with the weight decay of the authors' code
+    "hidden_dims": (512, 32),
+    "dropout": 0.6,
+    "n_segments": 32,
+    "l2_normalize": False,
+    "margin": 1.0,
+    "smoothness": 8e-5,
+    "sparsity": 8e-5,
+    "optimizer": "adagrad",
+    "weight_decay": 2e-3,
+    "balanced_batches": True,
+    "batch_size": 60,
+    "max_epochs": 50,
+    "lr": 0.01,
+    "lr_decay": None,
+    "input_scaling": None,
+    "video_weight": 0,
+}
+
+
+@pytest.mark.parametrize("changes", [{}, {"l2_normalize": True, "lr": 0.1}], ids=str)
+def test_settings_of_the_paper(changes):
+    """All that is not in the paper is as by default."""
+    params = MILRankingAnomalyDetector.as_published(**changes).get_params()
+    assert params == MILRankingAnomalyDetector().get_params() | PAPER | changes
+
+
+def test_defaults_differ_from_the_paper_in_training_alone():
     params = MILRankingAnomalyDetector().get_params()
-    assert {name: params[name] for name in setting} == setting
+    training = {"max_epochs": 20, "input_scaling": "uniform"}
+    assert {name: params[name] for name in PAPER} == PAPER | training
 
 
 def test_default_network_has_the_papers_shapes():

@@ -23,6 +23,7 @@ from sklearn_vad import (
     STAAnomalyDetector,
     _storage,
 )
+from sklearn_vad import bags as bags_module
 from sklearn_vad.datasets import make_bags
 from sklearn_vad.metrics import frame_roc_auc_score, frame_roc_auc_scorer
 from sklearn_vad.preprocessing import BagTransformer, SegmentPooling
@@ -388,7 +389,8 @@ def test_grid_search_over_a_pipeline(data, tmp_path, kind):
 
 
 def test_crops_are_views(tmp_path, monkeypatch):
-    """Neither training nor scoring copies the features, and scoring reads once."""
+    """Training copies a block at a time, scoring nothing, and scoring reads once."""
+    monkeypatch.setattr(bags_module, "_BLOCK_ROWS", 400)
     rng = np.random.default_rng(0)
     bags = [rng.normal(size=(400, 10, 64)).astype(np.float32) for _ in range(24)]
     bags = Bags.from_list(bags)

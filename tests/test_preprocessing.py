@@ -234,6 +234,35 @@ def test_blocks_are_all_bags_in_order_and_none_is_too_short(n_rows, least):
         assert size - n_rows[block[-1]] < least  # no longer than it has to be
 
 
+@pytest.mark.parametrize("inner", [(), (2,), (2, 3)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_snippet_blocks_are_all_rows_once(inner, dtype, monkeypatch):
+    rng = np.random.default_rng(0)
+    lengths = (5, 8, 20, 6, 7, 1, 1)
+    arrays = [rng.normal(size=(n, *inner, 4)).astype(dtype) for n in lengths]
+    bags, n_inner = Bags.from_list(arrays), int(np.prod(inner))
+    blocks = list(bags_module.snippet_blocks(bags, least=13 * n_inner))
+    assert [len(block) for block in blocks] == [
+        13 * n_inner,
+        20 * n_inner,
+        15 * n_inner,
+    ]
+    for block in blocks:
+        assert block.dtype == (np.float64 if dtype == np.float64 else np.float32)
+        block += 0  # a copy, one's own
+    rows = np.concatenate([array.reshape(-1, 4) for array in arrays])
+    np.testing.assert_array_equal(np.concatenate(blocks), rows)
+    # By default as many rows as a constant says, or as there are features.
+    monkeypatch.setattr(bags_module, "_BLOCK_ROWS", 13 * n_inner)
+    default = list(bags_module.snippet_blocks(bags))
+    assert [len(block) for block in default] == [len(block) for block in blocks]
+    monkeypatch.setattr(bags_module, "_BLOCK_ROWS", 1)
+    first = next(bags_module.snippet_blocks(bags))
+    np.testing.assert_array_equal(first, arrays[0].reshape(-1, 4))  # 5 rows, 4 features
+    first[:] = 0
+    assert (bags[0] == arrays[0]).all()
+
+
 def test_streamed_scaler_equals_a_stacked_one(small, monkeypatch):
     monkeypatch.setattr(bags_module, "_BLOCK_ROWS", 40)
     bags = Bags.from_list([100 + 5 * bag for bag in small[0]])

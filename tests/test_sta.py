@@ -444,28 +444,49 @@ def test_without_weight_there_is_no_mutual_cosine_term():
 # --------------------------------------------------------------------------
 # The detector
 # --------------------------------------------------------------------------
-def test_settings_of_the_paper():
-    """Section 3.1; 32 segments and 30 videos of each class are Sultani's."""
-    setting = {
-        "n_channels": 10,
-        "n_passes": 2,
-        "temperature": 1.0,
-        "regressor": "rnn",
-        "hidden_dim": 64,
-        "fc_dims": (512, 32),
-        "n_segments": 32,
-        "mce_weight": 2e-2,
-        "mce_margin": 0.4,
-        "margin": 1.0,
-        "smoothness": 2e-4,
-        "sparsity": 4e-5,
-        "optimizer": "adam",
-        "batch_size": 60,
-        "lr": 1e-4,
-        "lr_decay": None,
-    }
+PAPER = {  # Section 3.1; 32 segments and 30 videos of each class are Sultani's
+    "n_channels": 10,
+    "n_passes": 2,
+    "temperature": 1.0,
+    "l2_normalize": False,
+    "regressor": "rnn",
+    "hidden_dim": 64,
+    "fc_dims": (512, 32),
+    "n_segments": 32,
+    "resolution": "segment",
+    "mce_weight": 2e-2,
+    "mce_margin": 0.4,
+    "margin": 1.0,
+    "smoothness": 2e-4,
+    "sparsity": 4e-5,
+    "optimizer": "adam",
+    "weight_decay": 0,
+    "balanced_batches": True,
+    "batch_size": 60,
+    "max_epochs": 50,
+    "lr": 1e-4,
+    "lr_decay": None,
+    "input_scaling": None,
+    "video_weight": 0,
+}
+
+
+@pytest.mark.parametrize("changes", [{}, {"regressor": "fc", "lr": 1e-2}], ids=str)
+def test_settings_of_the_paper(changes):
+    """All that is not in the paper is as by default."""
+    params = STAAnomalyDetector.as_published(**changes).get_params()
+    assert params == STAAnomalyDetector().get_params() | PAPER | changes
+
+
+def test_defaults_differ_from_the_paper_in_training_alone():
     params = STAAnomalyDetector().get_params()
-    assert {name: params[name] for name in setting} == setting
+    training = {
+        "max_epochs": 20,
+        "lr": 1e-3,
+        "lr_decay": "cosine",
+        "input_scaling": "uniform",
+    }
+    assert {name: params[name] for name in PAPER} == PAPER | training
 
 
 class Recording(STAAnomalyDetector):
@@ -587,8 +608,9 @@ def test_detector_hands_its_switches_to_the_network(params):
     default = detector(lr=1e-30).fit(bags, Y)
     est = detector(lr=1e-30, **params).fit(bags, Y)
     for name, value in params.items():
-        assert getattr(est.net_.module_, name) == value
-    weights = (e.net_.module_.state_dict().values() for e in (default, est))
+        owner = "scaling" if name == "l2_normalize" else ""
+        assert getattr(est.net_.module_.get_submodule(owner), name) == value
+    weights = (e.net_.module_.parameters() for e in (default, est))
     assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
     differ = (
         np.abs(a - b).max()

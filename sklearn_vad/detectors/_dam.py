@@ -6,7 +6,7 @@ weakly-supervised video anomaly detection", AVSS 2021.
 Where the paper is silent or contradicts itself, we do this:
 
 - Eqs. 1-2: covariances are not normalised and keep their sign; the snippet
-  before the first one is zero.
+  before the first one is zero, in scaled features.
 - Eqs. 4-5 share one attention LSTM, apart from that of the features; Clip_A
   takes a further tanh, as printed.
 - The perceptron has the authors' widths, 96 and 1, and their dropout of 0.2.
@@ -131,7 +131,9 @@ class DissimilarityAttention(nn.Module):
         -------
         scores, clip_attention : Tensor of shape (M,)
         """
-        current, previous = self.scaling(current), self.scaling(previous)
+        return self._score(self.scaling(current), self.scaling(previous))
+
+    def _score(self, current, previous):
         if current.ndim == 2:
             current, previous = current.unsqueeze(1), previous.unsqueeze(1)
         if self.feature_lstm is None:
@@ -150,7 +152,8 @@ class DissimilarityAttention(nn.Module):
         return probabilities(self.mlp(features).squeeze(1)), clip
 
     def forward(self, X, mask):
-        scores, clip = self.score(X[mask], shift_by_one(X)[mask])  # real ones only
+        X = self.scaling(X)  # before the first, zeros: the mean of the features
+        scores, clip = self._score(X[mask], shift_by_one(X)[mask])  # real ones only
         padded = scores.new_zeros(mask.shape)
         scores = padded.masked_scatter(mask, scores)
         clip = padded.masked_scatter(mask, clip.to(scores.dtype))

@@ -277,11 +277,11 @@ class MultiCropDetector(
         """
         check_is_fitted(self)
         bags = self._check_X(X, self.estimator_)
-        scores = self.estimator_.score_snippets(_separate_crops(bags))
+        scores = self.estimator_._run(_separate_crops(bags), ["scores"])["scores"]
         n_crops = bags.snippet_shape[0]
         videos = (scores[i : i + n_crops] for i in range(0, len(scores), n_crops))
         means = (np.mean(crops, axis=0, dtype=np.float64) for crops in videos)
-        return [mean.astype(np.float32) for mean in means]
+        return self.estimator_._lean([mean.astype(np.float32) for mean in means])
 
     def stream(self, state=None):
         """Return a stream that scores one video, snippet by snippet.
