@@ -38,6 +38,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import sklearn
+import skorch
 import torch
 from sklearn.metrics import roc_auc_score
 from study_data import DATASETS, match_lengths, same_videos, split
@@ -94,7 +95,7 @@ def make(setting, lr, seed):
 def key_of(setting, detector, seed):
     """Return the name of a run's files: the same for the same run only."""
     what = [setting.dataset, setting.method, parameters(detector), seed]
-    what += ["fixed"] * setting.fixed
+    what += ["fixed"] * setting.fixed + ["traced"] * setting.traced
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
@@ -119,7 +120,11 @@ def run(setting, lr, seed, data, work):
     train, select, report = (videos[rows] for rows in parts)
     started = time.perf_counter()
     detector.set_params(n_jobs=1)
-    if setting.fixed:
+    trace = []
+    if setting.traced:
+        detector.set_params(callbacks=[Trace(detector, select, report, trace)])
+        detector.fit(train.bags, train.labels)
+    elif setting.fixed:
         known = videos[np.sort(np.concatenate([parts.train, parts.select]))]
         detector.fit(known.bags, known.labels)
     else:
@@ -135,6 +140,7 @@ def run(setting, lr, seed, data, work):
         "best_epoch": detector.best_epoch_,
         "n_epochs": detector.n_iter_,
         "seconds": round(seconds, 2),
+        "trace": trace,
     }
     for weight in (0.0, VIDEO_WEIGHT):
         detector.set_params(video_weight=weight)
@@ -146,6 +152,24 @@ def run(setting, lr, seed, data, work):
             scored[f"{name}_{weight:g}"] = np.float32(np.concatenate(scores))
     write_whole(work / f"{key}.npz", functools.partial(_save_scores, scored))
     write_whole(target, lambda path: path.write_text(json.dumps(row)))
+
+
+class Trace(skorch.callbacks.Callback):
+    """Measure two parts after every epoch."""
+
+    def __init__(self, detector, select, report, found):
+        self.detector, self.select, self.report = detector, select, report
+        self.found = found
+
+    def on_epoch_end(self, net, **kwargs):
+        row = {}
+        for name, part in (("select", self.select), ("report", self.report)):
+            scores = self.detector._outputs(net, part.bags, ["scores"])["scores"]
+            row[name] = measure(part.labels, scores, [s.max() for s in scores])
+        self.found.append(row)
+
+    def __deepcopy__(self, memo):
+        return self  # `found` is the caller's
 
 
 def _save_scores(scored, path):

@@ -41,6 +41,11 @@ COLUMNS = {
     "score_gap": "gap",
     "video_roc_auc": "video AUC",
 }
+TITLES = {
+    "frame_roc_auc_score": "frame AUC",
+    "matched_frame_roc_auc": "frame AUC, length-matched videos",
+    "anomalous_roc_auc_score": "AUC inside anomalous videos",
+}
 PARTS = {
     "all": "difference in frame AUC",
     "matched": "the same, length-matched",
@@ -317,28 +322,29 @@ def ensemble_rows(runs, ensembles):
     return rows
 
 
-def agreement(runs, settings):
-    """Return how choosing by a metric ranks settings on other videos.
+def agreement(runs, traced):
+    """Return how well a metric on the select videos agrees with the report videos.
 
-    Spearman's correlation, over all settings, of a metric on the select videos and a
-    metric on the report videos; a value for each seed.
+    For each seed, over all epochs of all traced runs: Spearman's correlation of a
+    metric on the select videos and a metric on the report videos; and what the
+    latter is in the epoch that the former would choose, mean over the runs.
     """
     names = [*list(COLUMNS)[:3], "anomalous_roc_auc_score", "video_roc_auc"]
-    found = {}
+    found = {"correlation": {}, "chosen": {}}
     for by in names:
         for target in names[:3]:
-            found[f"{by} -> {target}"] = [
-                spearmanr(
-                    *zip(
-                        *(
-                            (run["select_0"][by], run["report_0"][target])
-                            for run in (runs.read(s, seed)[0] for s in settings)
-                        ),
-                        strict=True,
-                    )
-                ).statistic
-                for seed in range(runs.n_seeds)
-            ]
+            rhos, chosen = [], []
+            for seed in range(runs.n_seeds):
+                traces = [runs.read(setting, seed)[0]["trace"] for setting in traced]
+                pairs = [
+                    [(row["select"][by], row["report"][target]) for row in trace]
+                    for trace in traces
+                ]
+                rhos.append(spearmanr(np.concatenate(pairs)).statistic)
+                taken = [max(own, key=lambda pair: pair[0])[1] for own in pairs]
+                chosen.append(np.mean(taken))
+            found["correlation"][f"{by} -> {target}"] = rhos
+            found["chosen"][f"{by} -> {target}"] = chosen
     return found
 
 
@@ -350,9 +356,10 @@ def complete(runs, tables):
     found = {}
     for name, settings in tables.items():
         kept = [s for s in settings if runs.has(s)]
-        for missing in [s.name for s in settings if s not in kept]:
-            tqdm.write(f"table {name}: {missing} is left out, its runs are missing")
-        if kept[:1] == settings[:1]:
+        missing = [s.name for s in settings if s not in kept]
+        if missing:
+            tqdm.write(f"table {name}: no runs, or not all, of {'; '.join(missing)}")
+        if len(kept) > 1 and kept[0] == settings[0]:
             found[name] = kept
     return found
 
@@ -363,6 +370,7 @@ def collect(args):
     tables = complete(runs, available(args.data, args.tables))
     results = {"versions": versions(), "n_seeds": args.seeds}
     results["tables"], results["differences"] = {}, {}
+    traced = tables.pop("traces", None)
     for name, settings in tqdm(tables.items(), unit="table"):
         rows = rows_of(runs, settings)
         dataset = settings[0].dataset
@@ -375,8 +383,8 @@ def collect(args):
         results["tables"][name] = rows
         results["differences"][name] = differences(runs, [*settings, *ensembles])
     results["defaults"] = default_changes(runs, tables["c3d"])
-    every = {str(s): s for n in tables for s in tables[n] if s.dataset == "c3d"}
-    results["agreement"] = agreement(runs, list(every.values()))
+    if traced:
+        results["agreement"] = agreement(runs, traced)
     return results
 
 
@@ -469,8 +477,8 @@ def interval_text(found):
     return f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
 
 
-def agreement_text(results):
-    found = results["agreement"]
+def agreement_text(results, what):
+    found = results["agreement"][what]
     by = list(dict.fromkeys(key.split(" -> ")[0] for key in found))
     targets = list(dict.fromkeys(key.split(" -> ")[1] for key in found))
     heads = [COLUMNS[t] for t in targets]
@@ -530,7 +538,9 @@ def render(results):
     values = {f"table_{name}": table_text(results, name) for name in results["tables"]}
     values["n_seeds"], values["n_resamples"] = results["n_seeds"], N_RESAMPLES
     values["versions"] = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
-    values["agreement"] = agreement_text(results)
+    if "agreement" in results:
+        values["agreement"] = agreement_text(results, "correlation")
+        values["agreement_chosen"] = agreement_text(results, "chosen")
     values["defaults"] = defaults_text(results)
     values["default_differences"] = default_differences_text(results)
     if "c3d_tuned" in results["tables"]:
@@ -558,16 +568,16 @@ def draw(rows, path):
     """Draw a row of dots, one a seed, for every setting; the bar is the mean."""
     import matplotlib.pyplot as plt
 
+    rows = [row for row in rows if row["name"] != "control: random"]
     labels = list(dict.fromkeys(row["name"] for row in rows))
+    shown = ("frame_roc_auc_score", "matched_frame_roc_auc", "anomalous_roc_auc_score")
     figure, axes = plt.subplots(
         1,
-        2,
-        figsize=(9.5, 0.9 + 0.27 * len(labels)),
+        len(shown),
+        figsize=(11, 0.9 + 0.27 * len(labels)),
         sharey=True,
         layout="constrained",
-        width_ratios=(2, 1),
     )
-    shown = ("frame_roc_auc_score", "anomalous_roc_auc_score")
     for ax, column in zip(axes, shown, strict=True):
         for place, label in enumerate(labels):
             values = [r["metrics"].get(column) for r in rows if r["name"] == label]
@@ -578,9 +588,8 @@ def draw(rows, path):
             dots = {"ms": 4, "alpha": 0.45, "mew": 0, "color": color}
             ax.plot(values, [place] * len(values), "o", **dots)
             ax.plot(np.mean(values), place, "|", ms=13, mew=2.5, color=color)
-        ax.set_xlabel(COLUMNS[column] + (" AUC" if "only" in COLUMNS[column] else ""))
+        ax.set_xlabel(TITLES[column])
         ax.grid(axis="x", alpha=0.3)
-        ax.axvline(0.5, color="0.8", zorder=0)
     axes[0].set_yticks(range(len(labels)), labels, fontsize=8)
     axes[0].invert_yaxis()
     figure.savefig(path, dpi=110)
