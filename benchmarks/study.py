@@ -1,7 +1,8 @@
 """The study: every table of docs/results.md, from features, without peeking.
 
+    python benchmarks/study.py all --data DIR        # both of these
     python benchmarks/study.py run --data DIR        # train and score, resumable
-    python benchmarks/study.py report                # tables, intervals, pictures
+    python benchmarks/study.py report --data DIR     # tables, intervals, pictures
 
 `run` trains every setting of `study_settings.py` on splits of the *training*
 videos (see `study_data.split`): 64 % train, 16 % choose the epoch, and in the
@@ -238,6 +239,7 @@ def parse_args():
     )
     commands = parser.add_subparsers(required=True)
     for name, function in (
+        ("all", command_all),
         ("run", command_run),
         ("report", command_report),
         ("final", command_final),
@@ -262,6 +264,11 @@ def parse_args():
     if unknown:
         parser.error(f"unknown tables {sorted(unknown)}; known are {list(TABLES)}")
     return args
+
+
+def command_all(args):
+    command_run(args)
+    command_report(args)
 
 
 def command_report(args):
