@@ -319,9 +319,7 @@ def balanced_frame_roc_auc_score(frame_labels, snippet_scores, *, snippet_length
 
     In `frame_roc_auc_score` a few very long videos can hold most of the normal
     frames, and then decide, by chance, which of two models is better. Here a
-    frame counts 1 / n_frames of its video. On videos kept apart for the purpose,
-    choosing by this metric agrees better with the frame-level AUC of other
-    videos than choosing by the frame-level AUC itself.
+    frame counts 1 / n_frames of its video.
 
     Parameters
     ----------

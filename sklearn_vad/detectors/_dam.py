@@ -251,9 +251,8 @@ class DAMAnomalyDetector(BaseAnomalyDetector):
             "balanced_frame_roc_auc"}, default="auto"
         What chooses the best epoch where there are validation videos. "auto"
         is "frame_roc_auc" where ``validation`` brings `FrameLabels`, and
-        "roc_auc", of videos, elsewhere. With frame labels,
-        "balanced_frame_roc_auc" chooses more reliably: a few long videos don't
-        decide alone.
+        "roc_auc", of videos, elsewhere. In "balanced_frame_roc_auc" all videos
+        weigh the same, so that a few long ones don't decide alone.
     patience : int, default=None
         Stop after so many epochs without a better validation score. With
         None all epochs are trained. The best epoch's weights stay either way.
