@@ -20,9 +20,7 @@ def make_best():
         (name.lower(), CLASSES[name](n_components=N_COMPONENTS, **FINAL[name]))
         for name in MEMBERS
     ]
-    return EnsembleAnomalyDetector(
-        members, n_seeds=3, video_weight=1.0, random_state=0, verbose=1
-    )
+    return EnsembleAnomalyDetector(members, video_weight=1.0, random_state=0, verbose=1)
 
 
 def final(args):
