@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
+import joblib
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 from study import (
@@ -28,7 +29,7 @@ from tqdm.auto import tqdm
 from sklearn_vad.timeline import snippet_bounds
 
 DOCS = Path(__file__).parents[1] / "docs"
-N_RESAMPLES = 1000
+N_RESAMPLES = 500
 BASELINE_METRIC = "frame_roc_auc_score"
 SELECTION_METRIC = "balanced_frame_roc_auc_score"
 COLUMNS = {
@@ -368,24 +369,31 @@ def collect(args):
     """Return all that docs/results.json holds."""
     runs = Runs(args.data, args.work, args.seeds)
     tables = complete(runs, available(args.data, args.tables))
-    results = {"versions": versions(), "n_seeds": args.seeds}
-    results["tables"], results["differences"] = {}, {}
     traced = tables.pop("traces", None)
-    for name, settings in tqdm(tables.items(), unit="table"):
-        rows = rows_of(runs, settings)
-        dataset = settings[0].dataset
-        if name not in ("c3d_tuned", "beyond", "c3d_fixed", "c3d_final"):
-            rows += control_rows(runs, dataset)
-        if name == "c3d":
-            rows += flat_rows(runs, settings[1])
-        ensembles = ensembles_of(settings)
-        rows += ensemble_rows(runs, ensembles)
-        results["tables"][name] = rows
-        results["differences"][name] = differences(runs, [*settings, *ensembles])
+    results = {"versions": versions(), "n_seeds": args.seeds, "tables": {}}
+    results["differences"] = {}
+    calls = (joblib.delayed(collect_table)(args, *table) for table in tables.items())
+    with joblib.parallel_config(backend=args.backend, n_jobs=args.jobs):
+        found = joblib.Parallel(return_as="generator")(calls)
+        for name in tqdm(tables, unit="table"):
+            results["tables"][name], results["differences"][name] = next(found)
     results["defaults"] = default_changes(runs, tables["c3d"])
     if traced:
         results["agreement"] = agreement(runs, traced)
     return results
+
+
+def collect_table(args, name, settings):
+    """Return the rows of one table, and its differences."""
+    runs = Runs(args.data, args.work, args.seeds)
+    rows = rows_of(runs, settings)
+    if name not in ("c3d_tuned", "beyond", "c3d_fixed", "c3d_final"):
+        rows += control_rows(runs, settings[0].dataset)
+    if name == "c3d":
+        rows += flat_rows(runs, settings[1])
+    ensembles = ensembles_of(settings)
+    rows += ensemble_rows(runs, ensembles)
+    return rows, differences(runs, [*settings, *ensembles])
 
 
 def default_changes(runs, settings):
