@@ -400,18 +400,20 @@ def default_changes(runs, settings):
     """Return which parameters differ from the papers, and what that is worth."""
     by_name, parameters, found = {s.name: s for s in settings}, [], []
     for name, ours in by_name.items():
-        theirs = by_name.get(f"{name}, as published")
-        if theirs is None:
+        if ours.published:
             continue
-        paper, default = (s.make(0).get_params() for s in (theirs, ours))
+        published = ours._replace(published=True)
+        paper, default = (s.make(0).get_params() for s in (published, ours))
         parameters += [
             {"detector": name, "parameter": p, "paper": paper[p], "default": default[p]}
             for p in paper
             if paper[p] != default[p]
         ]
-        pair = ((ours, 0.0), (theirs, 0.0))
-        apart = {part: difference(runs, *pair, part) for part in parts_of(ours)}
-        found.append({"name": name, **apart})
+        theirs = by_name.get(f"{name}, as published")
+        if theirs is not None:
+            pair = ((ours, 0.0), (theirs, 0.0))
+            apart = {part: difference(runs, *pair, part) for part in parts_of(ours)}
+            found.append({"name": name, **apart})
     return {"parameters": parameters, "differences": found}
 
 
