@@ -10,14 +10,17 @@ from tqdm.auto import tqdm
 import sklearn_vad
 from sklearn_vad import EnsembleAnomalyDetector
 
-MEMBERS = ("DDL", "DAM", "STA")
+MEMBERS = ("DDL", "DAM", "STA", "MIL ranking")
 N_COMPONENTS = 256
 
 
 def make_best():
     """Return the configuration, unfitted; it takes C3D segments as they are."""
     members = [
-        (name.lower(), CLASSES[name](n_components=N_COMPONENTS, **FINAL[name]))
+        (
+            name.lower().replace(" ", "_"),
+            CLASSES[name](n_components=N_COMPONENTS, **FINAL[name]),
+        )
         for name in MEMBERS
     ]
     return EnsembleAnomalyDetector(members, video_weight=1.0, random_state=0, verbose=1)
