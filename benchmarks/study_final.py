@@ -17,11 +17,7 @@ N_COMPONENTS = 256
 def make_best():
     """Return the configuration, unfitted; it takes C3D segments as they are."""
     members = [
-        (
-            name.lower().replace(" ", "_"),
-            CLASSES[name](n_components=N_COMPONENTS, **FINAL[name]),
-        )
-        for name in MEMBERS
+        CLASSES[name](n_components=N_COMPONENTS, **FINAL[name]) for name in MEMBERS
     ]
     return EnsembleAnomalyDetector(members, video_weight=1.0, random_state=0, verbose=1)
 
