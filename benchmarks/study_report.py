@@ -377,7 +377,8 @@ def collect(args):
         found = joblib.Parallel(return_as="generator")(calls)
         for name in tqdm(tables, unit="table"):
             results["tables"][name], results["differences"][name] = next(found)
-    results["defaults"] = default_changes(runs, tables["c3d"])
+    if "c3d" in tables:
+        results["defaults"] = default_changes(runs, tables["c3d"])
     if traced:
         results["agreement"] = agreement(runs, traced)
     return results
@@ -436,8 +437,14 @@ def parts_of(setting):
 
 
 def report(args):
+    """Write the results file, the page and the pictures.
+
+    Tables whose runs are not in ``--work`` stay as they were.
+    """
     results = collect(args)
     results = json.loads(json.dumps(results, default=float), parse_float=_rounded)
+    if (DOCS / "results.json").exists():
+        results = merge(json.loads((DOCS / "results.json").read_text()), results)
     (DOCS / "results.json").write_text(
         json.dumps(results, indent=None, separators=(",", ":")).replace(
             '{"name"', '\n{"name"'
@@ -446,6 +453,14 @@ def report(args):
     )
     (DOCS / "results.md").write_text(render(results))
     draw_all(results, DOCS / "images")
+
+
+def merge(old, new):
+    """Return the old results with all that is new put in its place."""
+    both = {**old, **new}
+    for name in ("tables", "differences"):
+        both[name] = {**old[name], **new[name]}
+    return both
 
 
 def _rounded(text):

@@ -4,8 +4,8 @@ Cross-validates DDL and the MIL ranking baseline with frame-level scorers, then
 draws the score timelines of videos that neither has seen, anomalous intervals
 shaded, into ``demo.png``. Run it with ``make demo``; it takes one to three minutes.
 
-Both detectors are as their papers say, tuned for neither of the two. On videos
-as short as these the baseline is hard to beat: the paper's attention spreads
+Both detectors have their defaults, tuned for neither of the two. On videos as
+short as these the baseline is hard to beat: the paper's attention spreads
 each snippet over its eight neighbours on both sides.
 """
 

@@ -63,6 +63,17 @@ def test_changed_results_change_the_page(report, results):
     assert report.render(changed) != page
 
 
+def test_tables_without_new_runs_stay(report, results):
+    row = {"name": "a", "seed": 0, "metrics": {}}
+    new = {"n_seeds": 7, "tables": {"x3d": [row]}, "differences": {"x3d": []}}
+    merged = report.merge(results, new)
+    assert merged["tables"]["x3d"] == [row]
+    assert merged["tables"]["c3d"] == results["tables"]["c3d"]
+    assert merged["differences"]["c3d"] == results["differences"]["c3d"]
+    assert merged["agreement"] == results["agreement"]
+    assert merged["n_seeds"] == 7
+
+
 def test_pictures_of_the_page_exist():
     page = (DOCS / "results.md").read_text(encoding="utf-8")
     pictures = re.findall(r"\]\((images/[^)]+)\)", page)

@@ -132,8 +132,9 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
     more than those of normal videos, and scores shall change where features do
     [1]_.
 
-    The defaults are the paper's for UCF-Crime; `for_xd_violence` has its
-    second setting. The video score is the mean of the ``T // 16 + 1`` highest
+    The network's defaults are the paper's for UCF-Crime, those of training and
+    scaling suit most features; `as_published` and `for_xd_violence` have the
+    paper's two settings. The video score is the mean of the ``T // 16 + 1`` highest
     snippet scores.
 
     Parameters
