@@ -174,7 +174,7 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         standard deviation. None, the paper's way, leaves them as they are.
     n_components : int or None, default=None
         Principal components of the training snippets for the network to work
-        on, instead of the features themselves: many times faster where features
+        on, instead of the features themselves: smaller networks where features
         are thousands.
     video_weight : float, default=0.0
         w: a snippet with score s in a video with score v gets
