@@ -11,18 +11,20 @@ import functools
 import math
 import os
 import threading
+import warnings
 
 import joblib
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PassthroughScoring
+from skorch.callbacks import Callback, EarlyStopping, EpochTimer
 from torch import nn
 from tqdm.auto import tqdm
 
 from ._batching import scoring_batches
+from ._tensor_file import check_tensors
 from .layers import Dropout, initialise
-from .persistence import check_tensors
 
 OPTIMIZERS = {
     "adam": torch.optim.Adam,
@@ -107,15 +109,54 @@ cpu_threads = _ThreadLimit()
 # --------------------------------------------------------------------------
 # Callbacks
 # --------------------------------------------------------------------------
-class _LossTerms(Callback):
-    """Record the mean of each loss term over the epoch's bags."""
+class _Losses(Callback):
+    """Record the mean over the epoch's bags of the loss and of each of its terms."""
 
     def on_epoch_end(self, net, **kwargs):
         batches = net.history[-1]["batches"]
         weights = [batch["train_batch_size"] for batch in batches]
-        for name in batches[0].keys() - {"train_loss", "train_batch_size"}:
+        for name in [name for name in batches[0] if name != "train_batch_size"]:
             values = [batch[name] for batch in batches]
             net.history.record(name, float(np.average(values, weights=weights)))
+
+
+class _FiniteGuard(Callback):
+    """Stop before an optimiser's step that would spoil the weights."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        weights = net.module_.state_dict().items()
+        self.kept_ = {name: weight.clone() for name, weight in weights}
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        gradients = (p.grad for _, p in named_parameters if p.grad is not None)
+        if not _all_finite(gradients):
+            raise _NotFiniteError("the gradient is not finite")
+
+    def on_epoch_end(self, net, **kwargs):
+        if not _all_finite(net.module_.state_dict().values()):
+            raise _NotFiniteError("the weights have overflowed")
+
+    def mend(self, net):
+        """Go back to the weights of the epoch's begin where a step spoilt them."""
+        if not _all_finite(net.module_.state_dict().values()):
+            net.module_.load_state_dict(self.kept_)
+
+
+def _all_finite(tensors):
+    # A sum is finite where all entries are; one number each crosses to the CPU.
+    sums = [tensor.detach().sum() for tensor in tensors]
+    return bool(torch.stack(sums).isfinite().all())
+
+
+class _Saving(Callback):
+    """Keep the training in its checkpoint after every epoch."""
+
+    def __init__(self, checkpoint, stop):
+        self.checkpoint = checkpoint
+        self.stop = stop
+
+    def on_epoch_end(self, net, **kwargs):
+        self.checkpoint.write(net, self.stop)
 
 
 class _CosineDecay(Callback):
@@ -136,8 +177,12 @@ class _CosineDecay(Callback):
 class _Progress(Callback):
     """One bar over all epochs, with the loss and the validation score."""
 
+    def __init__(self, n_done):
+        self.n_done = n_done
+
     def on_train_begin(self, net, X=None, **kwargs):
-        self.bar_ = tqdm(total=len(X) * net.max_epochs, unit="batch")
+        total, initial = len(X) * net.max_epochs, len(X) * self.n_done
+        self.bar_ = tqdm(total=total, initial=initial, unit="batch")
 
     def on_epoch_begin(self, net, **kwargs):
         self.bar_.set_description(f"epoch {len(net.history)}")
@@ -162,6 +207,10 @@ class _StopTrainingError(Exception):
     """No error but a callback's wish: the end of training."""
 
 
+class _NotFiniteError(_StopTrainingError):
+    """The end of training since it can't go on; says why."""
+
+
 class _Criterion(nn.Module):
     """The loss terms as the module that skorch expects."""
 
@@ -182,19 +231,16 @@ class Net(NeuralNet):
         self.generator = generator
 
     def get_default_callbacks(self):
-        train_loss = PassthroughScoring(name="train_loss", on_train=True)
-        return [
-            ("epoch_timer", EpochTimer()),
-            ("train_loss", train_loss),
-            ("loss_terms", _LossTerms()),
-        ]
+        return [("epoch_timer", EpochTimer()), ("losses", _Losses())]
 
     def attach_generator(self):
         """Give the dropout layers a generator on the network's device."""
         device = torch.device(self.device)
         dropout = self.generator
+        self.generators = [self.generator]
         if device.type != "cpu":
             dropout = torch.Generator(device).manual_seed(self.generator.initial_seed())
+            self.generators.append(dropout)
         for layer in self.module_.modules():
             if isinstance(layer, Dropout):
                 layer.generator = dropout
@@ -222,7 +268,10 @@ class Net(NeuralNet):
         if len(terms) > 1:
             for name, term in terms.items():
                 self.history.record_batch(f"train_{name}", term.item())
-        return functools.reduce(torch.add, terms.values())
+        loss = functools.reduce(torch.add, terms.values())
+        if not torch.isfinite(loss):
+            raise _NotFiniteError(f"the loss is {loss.item()}")
+        return loss
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **kwargs):
         if training or iterator is None:
@@ -336,7 +385,15 @@ def set_lr(net, lr):
 
 
 def train(
-    net, batches, *, lr, lr_decay=None, validate=None, patience=None, progress=False
+    net,
+    batches,
+    *,
+    lr,
+    lr_decay=None,
+    validate=None,
+    patience=None,
+    progress=False,
+    checkpoint=None,
 ):
     """Train `net` for its `max_epochs`.
 
@@ -353,31 +410,84 @@ def train(
     patience : int, default=None
         Stop after so many epochs without a better validation score.
     progress : bool, default=False
+    checkpoint : Checkpoint, default=None
+        Keeps the training after every epoch. A net that was built with the
+        weights in it goes on from where they come from.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Where a loss, a gradient or a weight is not finite. Training stops, and the
+        last finite weights stay.
     """
-    extra = [("progress", _Progress())] if progress else []
+    stop = None if validate is None else _early_stopping(net.max_epochs, patience)
+    saved = checkpoint and checkpoint.saved
+    if saved and saved.values["finished"]:
+        checkpoint.restore(net, stop)
+        net.module_.eval()
+        return
+    n_done = len(saved.values["history"]) if saved else 0
+    guard = _FiniteGuard()
+    extra = {
+        "progress": _Progress(n_done) if progress else None,
+        "lr_decay": _CosineDecay(lr, net.max_epochs) if lr_decay == "cosine" else None,
+        "guard": guard,
+        "early_stopping": stop,
+        "saving": _Saving(checkpoint, stop) if checkpoint else None,
+    }
     set_lr(net, lr)
-    if lr_decay == "cosine":
-        extra.append(("lr_decay", _CosineDecay(lr, net.max_epochs)))
-    if validate is not None:
-        stop = EarlyStopping(
-            monitor="valid_score",
-            lower_is_better=False,
-            threshold=0,
-            patience=patience or net.max_epochs + 1,
-            load_best=True,
-            sink=_silent,
-        )
-        extra.append(("early_stopping", stop))
     lasting = net.callbacks_
-    net.callbacks_ = lasting + [(name, cb.initialize()) for name, cb in extra]
+    net.callbacks_ = lasting + [(n, cb.initialize()) for n, cb in extra.items() if cb]
     try:
         net.notify("on_train_begin", X=batches)
-        with contextlib.suppress(_StopTrainingError):
-            net.fit_loop(batches, validate)
+        if saved:
+            checkpoint.restore(net, stop)
+        failed = _run_epochs(net, batches, validate, net.max_epochs - n_done, guard)
         net.notify("on_train_end", X=batches)
     finally:
         net.callbacks_ = lasting
     net.module_.eval()
+    if failed:
+        _warn_of_failure(net, batches, failed, stop)
+    elif checkpoint:
+        checkpoint.write(net, stop, finished=True)
+
+
+def _early_stopping(max_epochs, patience):
+    return EarlyStopping(
+        monitor="valid_score",
+        lower_is_better=False,
+        threshold=0,
+        patience=patience or max_epochs + 1,
+        load_best=True,
+        sink=_silent,
+    )
+
+
+def _run_epochs(net, batches, validate, n_epochs, guard):
+    """Return why training had to stop, or None; `net` has finite weights."""
+    try:
+        net.fit_loop(batches, validate, n_epochs)
+    except _NotFiniteError as error:
+        guard.mend(net)
+        return str(error)
+    except _StopTrainingError:
+        pass
+    return None
+
+
+def _warn_of_failure(net, batches, reason, stop):
+    """Say where training stopped, and forget the epoch that has no end."""
+    epoch = net.history.pop()
+    kept = "the last finite weights are kept"
+    if stop is not None and stop.best_model_weights_ is not None:
+        kept = f"the weights of epoch {stop.best_epoch_}, the best one, are kept"
+    warnings.warn(
+        f"training stopped in epoch {epoch['epoch']}, batch {len(epoch['batches'])} of"
+        f" {len(batches)}: {reason}; {kept}. A smaller lr may help.",
+        ConvergenceWarning,
+        stacklevel=2,
+    )
 
 
 def _silent(message):

@@ -21,7 +21,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import _engine
 from ._batching import TrainingBatches
+from ._checkpoint import Checkpoint, key_of
 from ._storage import as_array
+from ._tensor_file import check_state
 from .bags import (
     FrameLabels,
     check_bags,
@@ -37,7 +39,7 @@ from .metrics import (
     frame_roc_auc_score,
 )
 from .online import SnippetStream
-from .persistence import SaveMixin, check_state
+from .persistence import SaveMixin
 from .timeline import check_frame_counts, expand_scores
 
 # Snippets that principal components are learned from, at most: of 4096 features
@@ -272,7 +274,7 @@ class BaseAnomalyDetector(
 
     # Fitting --------------------------------------------------------------
     @_all_or_nothing
-    def fit(self, X, y, validation=None):
+    def fit(self, X, y, validation=None, checkpoint=None):
         """Train on bags with one label per video.
 
         Parameters
@@ -287,6 +289,13 @@ class BaseAnomalyDetector(
             Held-out videos, scored after every epoch by `validation_score`;
             the weights of the best epoch are kept. `FrameLabels` as y give
             frame-level scores.
+        checkpoint : str or path-like, default=None
+            Folder to keep the training in, after every epoch. The same call, after
+            the process was killed, goes on from there and ends with the same bits
+            as without; after the end it loads what was learned. Each combination
+            of parameters and data has a sub-directory of its own, so that a whole
+            search can share the folder. With ``random_state=None`` the seed of the
+            training that is there is taken. The state of `callbacks` is not kept.
 
         Returns
         -------
@@ -295,7 +304,14 @@ class BaseAnomalyDetector(
         Raises
         ------
         ValueError, TypeError
-            For input of a wrong kind; the message names the bag.
+            For input of a wrong kind; the message names the bag. For a checkpoint
+            that is damaged, or that other versions made.
+
+        Warns
+        -----
+        ConvergenceWarning
+            When the loss is not finite. Training stops there, and the last finite
+            weights are kept.
         """
         self._validate_params()
         going_on = self.warm_start and hasattr(self, "net_")
@@ -305,11 +321,15 @@ class BaseAnomalyDetector(
         seed = _engine.draw_seed(self.random_state)
         validation = self._check_validation(validation, classes)
         self._check_needs_validation(validation)
+        if checkpoint is not None:
+            data = (bags, y, *(validation or ()))
+            checkpoint = self._open_checkpoint(checkpoint, seed, data, going_on)
+            seed = checkpoint.seed
         if self.validation_fraction is not None:
             bags, y, validation = self._hold_out(bags, y, seed)
         with _engine.cpu_threads(self.n_jobs):
-            net = self.net_ if going_on else self._begin(bags, seed)
-            self._train(net, bags, y, lr_decay=self.lr_decay, validation=validation)
+            net = self.net_ if going_on else self._begin(bags, seed, checkpoint)
+            self._train(net, bags, y, self.lr_decay, validation, checkpoint)
         self._set_fitted(net, bags, classes)
         return self
 
@@ -363,9 +383,32 @@ class BaseAnomalyDetector(
         self._set_fitted(net, bags, known_classes)
         return self
 
-    def _begin(self, bags, seed):
+    def _open_checkpoint(self, folder, seed, data, going_on):
+        """Return the checkpoint of this training, read if it is there."""
+        if going_on:
+            raise ValueError(
+                "checkpoint keeps trainings from their start; with warm_start=True a"
+                " fitted detector goes on from its own weights"
+            )
+        key = key_of(self, None if self.random_state is None else seed, data)
+        device = _engine.resolve_device(self.device).type
+        checkpoint = Checkpoint(folder, key, seed, device)
+        if checkpoint.saved and self.callbacks:
+            warnings.warn(
+                f"training goes on from {str(checkpoint.path)!r}, which does not hold"
+                " the state of the callbacks",
+                UserWarning,
+                stacklevel=4,
+            )
+        return checkpoint
+
+    def _begin(self, bags, seed, checkpoint=None):
         """Return a new net that has seen no more of the bags than their scale."""
         self._check_components(bags)
+        if checkpoint is not None and checkpoint.saved is not None:
+            with checkpoint.explained():
+                weights = checkpoint.saved.part("module")
+                return self._new_net(bags.n_features, seed, weights)
         net = self._new_net(bags.n_features, seed)
         if self.n_components is not None:
             rows = sample_snippets(bags, max(_PCA_ROWS, 2 * self.n_components))
@@ -399,7 +442,7 @@ class BaseAnomalyDetector(
             weights=weights,
         )
 
-    def _train(self, net, bags, y, lr_decay=None, validation=None):
+    def _train(self, net, bags, y, lr_decay=None, validation=None, checkpoint=None):
         net.max_epochs = self.max_epochs
         batches = TrainingBatches(
             bags,
@@ -417,6 +460,7 @@ class BaseAnomalyDetector(
             validate=None if validation is None else self._validator(*validation),
             patience=self.patience,
             progress=bool(self.verbose),
+            checkpoint=checkpoint,
         )
 
     def _set_fitted(self, net, bags, classes):

@@ -1,8 +1,8 @@
-"""Fitted detectors in one file: safetensors, with JSON in its header.
+"""Fitted detectors in one file.
 
-Nothing in a file is ever run: it holds tensors and JSON, no pickle, and names
-classes of a fixed list only. `SaveMixin` gives a class ``save`` and ``load``; for
-them it defines two hooks:
+A file holds tensors and JSON, see `_tensor_file`, and names classes of a fixed
+list only: nothing in it is ever run. `SaveMixin` gives a class ``save`` and
+``load``; for them it defines two hooks:
 
 ``_get_fitted_state() -> (values, tensors, parts)``
     What `fit` left: attributes that JSON can hold, tensors and fitted detectors,
@@ -12,22 +12,17 @@ them it defines two hooks:
     `check_state` and `check_tensors` help.
 """
 
-import contextlib
-import hashlib
 import json
 import math
 import os
-import uuid
 import warnings
 from importlib import import_module
 
 import numpy as np
-import safetensors
-import safetensors.torch
-import sklearn
 import torch
 
-from . import __version__
+from . import _tensor_file
+from ._tensor_file import check_state
 
 __all__ = ["load"]
 
@@ -42,10 +37,8 @@ _DETECTORS = (
     "STAAnomalyDetector",
 )
 # What a damaged or hostile file could make us read, or build, at most.
-_MAX_HEADER = 2**24
 _MAX_PARAMETERS = 2**16
 _MAX_ARRAY = 2**24
-_KEY = "sklearn_vad"
 
 
 class SaveMixin:
@@ -77,7 +70,7 @@ class SaveMixin:
             For parameters that can't be saved; `load` gives them their defaults.
         """
         lost = []
-        data = _to_bytes(self, lost)
+        description, tensors = _describe(self, lost)
         if lost:
             warnings.warn(
                 f"parameters {', '.join(lost)} of {type(self).__name__} can't be saved;"
@@ -85,7 +78,7 @@ class SaveMixin:
                 UserWarning,
                 stacklevel=2,
             )
-        _write(os.fsdecode(path), data)
+        _tensor_file.write(os.fsdecode(path), "detector", FORMAT, description, tensors)
 
     @classmethod
     def load(cls, path):
@@ -153,7 +146,7 @@ def load(path):
 def _load(path, cls=None):
     path = os.fsdecode(path)
     try:
-        saved, tensors = _read(path)
+        saved, tensors, _ = _tensor_file.read(path, "detector", FORMAT)
         return _restore(saved, tensors, cls)
     except OSError:
         raise
@@ -244,49 +237,6 @@ def _check_size(parameters):
         )
 
 
-def check_state(what, found, types, optional=()):
-    """Raise unless a dict has the names and the types that it should.
-
-    Parameters
-    ----------
-    what : str
-        For the message.
-    found : dict
-    types : dict
-        Type or tuple of types by name.
-    optional : sequence of str
-        Names that may be missing.
-    """
-    if not isinstance(found, dict):
-        raise ValueError(f"{what} are of type {type(found).__name__}, expected a dict")
-    if not set(types) - set(optional) <= set(found) <= set(types):
-        raise ValueError(f"{what} are {sorted(found)}, expected {sorted(types)}")
-    for name, value in found.items():
-        if not isinstance(value, types[name]):
-            raise ValueError(
-                f"{name} has type {type(value).__name__}, expected {types[name]}"
-            )
-
-
-def check_tensors(found, expected):
-    """Raise unless tensors are finite, and as expected in name, shape and dtype.
-
-    Parameters
-    ----------
-    found, expected : dict of Tensor
-        By name; the expected ones need no memory (device "meta").
-    """
-    if set(found) != set(expected):
-        raise ValueError(f"tensors are {sorted(found)}, expected {sorted(expected)}")
-    for name, tensor in found.items():
-        came = tuple(tensor.shape), tensor.dtype
-        wanted = tuple(expected[name].shape), expected[name].dtype
-        if came != wanted:
-            raise ValueError(f"tensor {name} is {came}, expected {wanted}")
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"tensor {name} holds NaN or inf, expected finite numbers")
-
-
 # --------------------------------------------------------------------------
 # Values that JSON has no type for, as {"$type": value}
 # --------------------------------------------------------------------------
@@ -344,88 +294,3 @@ _TAGS = {
     "$tuple": lambda saved: tuple(_from_json(saved)),
     "$detector": _make,
 }
-
-
-# --------------------------------------------------------------------------
-# Between a description and its file
-# --------------------------------------------------------------------------
-def _digest(saved, tensors):
-    """Return a checksum: a flipped bit in a weight looks like a weight."""
-    digest = hashlib.sha256(json.dumps(saved).encode())
-    for name in sorted(tensors):
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _to_bytes(detector, lost):
-    description, tensors = _describe(detector, lost)
-    tensors = {  # on the CPU, and none a view of another
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
-    modules = {"numpy": np, "scikit-learn": sklearn, "torch": torch}
-    versions = {name: str(module.__version__) for name, module in modules.items()}
-    saved = {
-        "format": FORMAT,
-        "versions": {"sklearn_vad": __version__, **versions},
-        "detector": description,
-    }
-    text = json.dumps({**saved, "sha256": _digest(saved, tensors)})
-    if len(text) > _MAX_HEADER // 2:
-        raise ValueError(
-            f"the description takes {len(text)} bytes, expected at most"
-            f" {_MAX_HEADER // 2}"
-        )
-    return safetensors.torch.save(tensors, {_KEY: text})
-
-
-def _write(path, data):
-    """Let the file appear whole or not at all, whenever the process is killed."""
-    folder, name = os.path.split(path)
-    part = os.path.join(folder, f".{name}.part-{uuid.uuid4().hex}")
-    try:
-        with open(part, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
-
-
-def _read(path):
-    """Return (description, tensors) of a file, its checksum verified."""
-    _check_header(path)
-    with safetensors.safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(_KEY)
-        if text is None:
-            raise ValueError("no detector of sklearn_vad is in it")
-        saved = json.loads(text)
-        if saved.get("format") != FORMAT:
-            raise ValueError(
-                f"it has format {saved.get('format')!r}, expected {FORMAT}; it was"
-                f" saved by {saved.get('versions')}, this is sklearn_vad {__version__}"
-            )
-        types = {"format": int, "versions": dict, "detector": dict, "sha256": str}
-        check_state("entries", saved, types)
-        # Copies: the file is mapped, and may change or shrink later.
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    if saved.pop("sha256") != _digest(saved, tensors):
-        raise ValueError("it is damaged: its contents don't have its checksum")
-    return saved["detector"], tensors
-
-
-def _check_header(path):
-    """Raise for what safetensors should not even try to read."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError("it is no file")
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        size = os.fstat(file.fileno()).st_size
-    if not 0 < length <= min(_MAX_HEADER, size - 8):
-        raise ValueError(
-            f"it is truncated or no safetensors file: the header would take {length} of"
-            f" {size} bytes, expected at most {_MAX_HEADER}"
-        )

@@ -34,6 +34,8 @@ HOUSE = (
     {"layers"},
     {"_lstm"},
     {"_batching"},
+    {"_tensor_file"},
+    {"_checkpoint"},
     {"persistence"},
     {"_engine"},
     {"online"},

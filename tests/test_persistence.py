@@ -30,9 +30,10 @@ from sklearn_vad import (
     MultiCropDetector,
     STAAnomalyDetector,
 )
+from sklearn_vad._tensor_file import check_tensors
 from sklearn_vad.base import BaseAnomalyDetector
 from sklearn_vad.datasets import make_bags
-from sklearn_vad.persistence import SaveMixin, check_tensors
+from sklearn_vad.persistence import SaveMixin
 
 DAM = DAMAnomalyDetector(
     n_hidden=16, mlp_dims=(16,), max_epochs=2, random_state=0, n_jobs=1

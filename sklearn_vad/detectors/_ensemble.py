@@ -20,9 +20,10 @@ from tqdm.auto import tqdm
 from .._engine import draw_seed
 from .._levels import N_QUANTILES, balance_threshold, find_quantiles, to_levels
 from .._storage import as_array
+from .._tensor_file import check_state, check_tensors
 from ..bags import check_bags, check_same_videos, check_video_labels, reads_as_rows
 from ..base import SnippetScoresMixin, _all_or_nothing
-from ..persistence import SaveMixin, check_state, check_tensors
+from ..persistence import SaveMixin
 
 # What `fit` leaves, beside the members, their scales and their weights.
 _FITTED = {
@@ -53,8 +54,8 @@ def _is_detector(value):
     return hasattr(value, "score_snippets") and not isinstance(value, type)
 
 
-def _fit_member(member, X, y, validation):
-    return member.fit(X, y, validation), member.score_snippets(X)
+def _fit_member(member, X, *fit_params):
+    return member.fit(X, *fit_params), member.score_snippets(X)
 
 
 class EnsembleAnomalyDetector(SaveMixin, SnippetScoresMixin, _BaseComposition):
@@ -241,7 +242,7 @@ class EnsembleAnomalyDetector(SaveMixin, SnippetScoresMixin, _BaseComposition):
 
     # Fitting --------------------------------------------------------------
     @_all_or_nothing
-    def fit(self, X, y, validation=None):
+    def fit(self, X, y, validation=None, checkpoint=None):
         """Fit every member, and learn the scale of its scores.
 
         Parameters
@@ -253,6 +254,9 @@ class EnsembleAnomalyDetector(SaveMixin, SnippetScoresMixin, _BaseComposition):
             `FrameLabels`, the members see the video labels only.
         validation : tuple (bags, y), default=None
             Held-out videos; every member keeps the weights of its best epoch.
+        checkpoint : str or path-like, default=None
+            Folder to keep the members' trainings in; see the detectors' own `fit`.
+            It needs a `random_state`, or the seeds would be others the next time.
 
         Returns
         -------
@@ -271,7 +275,8 @@ class EnsembleAnomalyDetector(SaveMixin, SnippetScoresMixin, _BaseComposition):
         y = check_video_labels(y, len(X))
         classes = self._check_classes(y)
         members = self._make_members(detectors)
-        calls = (delayed(_fit_member)(each, X, y, validation) for each in members)
+        given = (y, validation, checkpoint)
+        calls = (delayed(_fit_member)(each, X, *given) for each in members)
         members, scores = zip(*self._run(calls, len(weights), "fitting"), strict=True)
         self.estimators_ = list(members)
         self.weights_ = weights

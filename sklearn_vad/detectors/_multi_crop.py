@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._engine import draw_seed
 from .._storage import as_array
+from .._tensor_file import check_state
 from ..bags import (
     Bags,
     FrameLabels,
@@ -22,7 +23,7 @@ from ..bags import (
 )
 from ..base import BaseAnomalyDetector, SnippetScoresMixin
 from ..online import push_together
-from ..persistence import SaveMixin, check_state
+from ..persistence import SaveMixin
 from ..timeline import check_frame_counts
 
 
@@ -128,7 +129,7 @@ class MultiCropDetector(
         self.estimator = estimator
 
     # Fitting --------------------------------------------------------------
-    def fit(self, X, y, validation=None):
+    def fit(self, X, y, validation=None, checkpoint=None):
         """Train a clone of the detector on every crop.
 
         Parameters
@@ -139,6 +140,8 @@ class MultiCropDetector(
             Labels of the videos.
         validation : tuple (bags, y), default=None
             Held-out videos, with crops too.
+        checkpoint : str or path-like, default=None
+            Folder to keep the training in; see the detector's own `fit`.
 
         Returns
         -------
@@ -166,7 +169,8 @@ class MultiCropDetector(
             held_out, labels = validation
             labels = _repeat_for_crops(labels, held_out)
             validation = _separate_crops(held_out), labels
-        detector.fit(_separate_crops(bags), _repeat_for_crops(y, bags), validation)
+        y = _repeat_for_crops(y, bags)
+        detector.fit(_separate_crops(bags), y, validation, checkpoint)
         detector.validation_fraction = fraction
         self.estimator_ = detector
         return self
