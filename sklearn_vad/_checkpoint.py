@@ -8,7 +8,6 @@ training that starts from it ends with the same bits as one that was never kille
 import contextlib
 import hashlib
 import os
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +19,6 @@ from .bags import Bags, FrameLabels
 
 FORMAT = 1
 _FILE = "training.safetensors"
-_STALE = 3600.0  # seconds after which a file half written was left by a kill
 # They change speed, or what is shown. The seed stands for random_state.
 _NOT_LEARNED_FROM = {
     "callbacks",
@@ -138,7 +136,6 @@ class Checkpoint:
             raise ValueError(f"checkpoint={os.fsdecode(folder)!r} is no folder") from (
                 error
             )
-        _remove_stale_parts(self.path.parent)
         with self.explained():
             self.saved = self._read()
         self.seed = seed if self.saved is None else self.saved.values["seed"]
@@ -201,13 +198,6 @@ class Checkpoint:
         """
         with self.explained():
             _set_state(self.saved, net, stop)
-
-
-def _remove_stale_parts(folder):
-    for part in folder.glob(f".{_FILE}.part-*"):
-        with contextlib.suppress(OSError):  # another process may be as tidy
-            if time.time() - part.stat().st_mtime > _STALE:
-                part.unlink()
 
 
 # --------------------------------------------------------------------------

@@ -6,10 +6,13 @@ write it: fitted detectors (`persistence`) and trainings on their way (`_checkpo
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
+import time
 import uuid
+from pathlib import Path
 
 import numpy as np
 import safetensors
@@ -21,6 +24,7 @@ from . import __version__
 
 _KEY = "sklearn_vad"
 _MAX_HEADER = 2**24  # bytes that a damaged or hostile file could make us read
+_STALE = 3600.0  # seconds after which a part was left by a kill
 
 
 def versions():
@@ -121,6 +125,7 @@ def _digest(saved, tensors):
 def _write_whole(path, data):
     """Let the file appear whole or not at all, whenever the process is killed."""
     folder, name = os.path.split(path)
+    _remove_stale_parts(Path(folder), name)
     part = os.path.join(folder, f".{name}.part-{uuid.uuid4().hex}")
     try:
         with open(part, "xb") as file:
@@ -132,6 +137,14 @@ def _write_whole(path, data):
         with contextlib.suppress(OSError):
             os.unlink(part)
         raise
+
+
+def _remove_stale_parts(folder, name):
+    """Remove what killed processes left of a file, but nobody's work of this hour."""
+    for part in folder.glob(f".{glob.escape(name)}.part-*"):
+        with contextlib.suppress(OSError):  # another process may be as tidy
+            if time.time() - part.stat().st_mtime > _STALE:
+                part.unlink()
 
 
 def _check_header(path):

@@ -1,10 +1,12 @@
 """A training that is killed goes on: to the same bits, or with a reason why not."""
 
-import multiprocessing
 import os
 import re
+import subprocess
+import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -340,27 +342,20 @@ def test_stale_parts_are_removed(half_done, videos):
 # --------------------------------------------------------------------------
 # Killed for real
 # --------------------------------------------------------------------------
-def _fit_forever(folder, started):
-    bags, y = make_bags(24, n_features=8, max_snippets=12, random_state=0)
-    started.set()
-    clone(MIL).set_params(max_epochs=200).fit(bags, y, checkpoint=folder)
-
-
-def test_sigkill(videos, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    started = context.Event()
-    process = context.Process(target=_fit_forever, args=(str(tmp_path), started))
-    process.start()
-    assert started.wait(120)
-    while not list(tmp_path.glob("*/training.safetensors")):
-        assert process.is_alive()
-        time.sleep(0.01)
-    time.sleep(0.1)
-    process.kill()
-    process.join()
-    detector = clone(MIL).set_params(max_epochs=200)
-    resumed = clone(detector).fit(*videos, checkpoint=tmp_path)
-    assert state_of(resumed) == state_of(clone(detector).fit(*videos))
+def test_sigkill():
+    """The short form of benchmarks/kills.py, in a process without threads."""
+    script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
+    run = subprocess.run(
+        [sys.executable, script, "--kills", "6"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    training, saving = run.stdout.splitlines()
+    assert training.startswith("training: 6 kills, ")
+    assert training.endswith(" 0 different")
+    assert saving.startswith("saving: 6 kills, ")
+    assert " 0 lost" in saving
 
 
 # --------------------------------------------------------------------------
