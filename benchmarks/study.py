@@ -82,7 +82,8 @@ def measure(labels, scores, video_scores):
 
 def parameters(detector):
     """Return the parameters that decide a result, but those that are None."""
-    left_out = {"device", "n_jobs", "verbose", "callbacks", "warm_start"}
+    left_out = {"device", "memory_limit", "n_jobs"}
+    left_out |= {"verbose", "callbacks", "warm_start"}
     params = detector.get_params()
     names = sorted(params.keys() - left_out)
     return {name: params[name] for name in names if params[name] is not None}

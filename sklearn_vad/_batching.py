@@ -3,9 +3,6 @@
 import numpy as np
 import torch
 
-# Feature values in one scoring batch: 64 MiB of float32.
-_SCORING_VALUES = 2**24
-
 
 def collate(bags):
     """Pad bags to one length with zeros, in float32.
@@ -106,35 +103,33 @@ class TrainingBatches:
             yield batch, torch.from_numpy(self.y[rows].astype(np.float32))
 
 
-def scoring_batches(bags, max_values=_SCORING_VALUES, view=None):
-    """Yield bags of similar length as batches, with their positions.
+def scoring_groups(bags, most, view=None):
+    """Yield bags of similar length together, the longest first.
 
     Parameters
     ----------
     bags : Bags
-    max_values : int
-        Feature values in a batch, padding included; a longer bag goes alone.
+    most : int
+        Snippets in a group, padding included; a longer bag goes alone.
     view : callable, default=None
         From a bag to what scoring sees of it; None for whole bags.
 
     Yields
     ------
-    positions : ndarray of int of shape (B,)
-    batch : dict
-        See `collate`.
+    positions : list of int
+    seen : list of ndarray
+        Those bags, or their views.
     """
     lengths = bags.lengths
-    per_snippet = max(bags[0].size // len(bags[0]), 1)
     positions = []
-    for i in np.argsort(-lengths, kind="stable"):
+    for i in np.argsort(-lengths, kind="stable").tolist():
         longest = lengths[positions[0]] if positions else 0
-        if positions and (len(positions) + 1) * longest * per_snippet > max_values:
-            yield _scoring_batch(bags, positions, view)
+        if positions and (len(positions) + 1) * longest > most:
+            yield _group(bags, positions, view)
             positions = []
         positions.append(i)
-    yield _scoring_batch(bags, positions, view)
+    yield _group(bags, positions, view)
 
 
-def _scoring_batch(bags, positions, view):
-    seen = (bags[i] if view is None else view(bags[i]) for i in positions)
-    return np.array(positions), collate(list(seen))
+def _group(bags, positions, view):
+    return positions, [bags[i] if view is None else view(bags[i]) for i in positions]

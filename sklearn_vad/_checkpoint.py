@@ -23,6 +23,7 @@ _FILE = "training.safetensors"
 _NOT_LEARNED_FROM = {
     "callbacks",
     "device",
+    "memory_limit",
     "n_jobs",
     "random_state",
     "verbose",

@@ -223,6 +223,7 @@ class BaseAnomalyDetector(
             Interval(Integral, None, -1, closed="right"),
             None,
         ],
+        "memory_limit": [Interval(Real, 0, None, closed="neither")],
         "callbacks": [list, None],
         "verbose": ["verbose"],
     }
@@ -646,7 +647,8 @@ class BaseAnomalyDetector(
         sklearn.exceptions.NotFittedError
             Before `fit`.
         ValueError, TypeError
-            For input of a wrong kind, or unlike that of `fit`.
+            For input of a wrong kind, or unlike that of `fit`, and for a video that
+            can't be scored within `memory_limit`.
         """
         return self._lean(self._run(X, ["scores"])["scores"])
 
@@ -670,7 +672,7 @@ class BaseAnomalyDetector(
 
     def _outputs(self, net, bags, names, progress=False, view=None):
         """Run a net; a detector that scores a `view` of bags maps it back here."""
-        return _engine.run_bags(net, bags, names, progress, view)
+        return _engine.run_bags(net, bags, names, progress, view, self.memory_limit)
 
     def stream(self, state=None):
         """Return a stream that scores one video, snippet by snippet.

@@ -363,6 +363,14 @@ def _apply_prior(value, sigma):
     return (band @ windows).flatten(-3, -2)[..., :n_snippets, :]
 
 
+def _apply_prior_to_rows(value, sigma, first, n_rows):
+    """Return some rows of G V, from what the prior lets them see."""
+    reach = len(_prior_band(value.shape[-2], sigma, value.dtype, "cpu"))
+    begin = max(first - reach, 0)
+    seen = value[..., begin : first + n_rows + reach, :]
+    return _apply_prior(seen, sigma)[..., first - begin : first - begin + n_rows, :]
+
+
 def _for_blocks(x):
     """Lay out (B, heads, T, d) so that torch's attention can run in blocks.
 
@@ -387,26 +395,28 @@ def _attend_with_prior(query, key, value, mask, prior, first):
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
 
 
-def _softmax_with_prior(query, key, value, sigma, mask):
+def _softmax_with_prior(query, key, value, sigma, mask, first):
     """Return softmax(Q K^T + G) V, for as many queries at once as BIAS_ENTRIES let."""
-    n = query.shape[-2]
+    n = key.shape[-2]
     distance = torch.arange(1 - n, n, dtype=torch.float64, device=query.device)
     prior = torch.exp(-distance.square() / (2 * sigma)).to(query.dtype)
     attend = functools.partial(
         _attend_with_prior, key=key, value=value, mask=mask, prior=prior
     )
     n_queries = max(BIAS_ENTRIES // (n if mask is None else mask.numel()), 1)
-    if n_queries >= n:
-        return attend(query, first=0)
+    if n_queries >= query.shape[-2]:
+        return attend(query, first=first)
     # Autograd would keep every block's bias, T x T in all; so it makes them anew.
     again = functools.partial(
         checkpoint, attend, use_reentrant=False, preserve_rng_state=False
     )
     blocks = enumerate(query.split(n_queries, dim=-2))
-    return torch.cat([again(q, first=i * n_queries) for i, q in blocks], dim=-2)
+    return torch.cat([again(q, first=first + i * n_queries) for i, q in blocks], dim=-2)
 
 
-def locality_aware_attention(query, key, value, sigma, mask=None, *, prior="after"):
+def locality_aware_attention(
+    query, key, value, sigma, mask=None, *, prior="after", first=0
+):
     r"""Self-attention re-calibrated by a location prior, Eqs. 1-4 of [1]_.
 
     .. math:: (\mathrm{softmax}(Q K^T) + G)\, V
@@ -431,16 +441,19 @@ def locality_aware_attention(query, key, value, sigma, mask=None, *, prior="afte
         Every bag needs at least one real snippet.
     prior : {"after", "before"}, default="after"
         Add the prior after the softmax, as printed, or before it.
+    first : int, default=0
+        `query` may hold some rows only, those of the snippets from `first` on:
+        so long videos go in pieces, with the same result. Without a mask.
 
     Returns
     -------
     out : Tensor of shape (B, heads, T, d)
-        Zero at padded snippets.
+        The rows of `query`; zero at padded snippets.
 
     Raises
     ------
     ValueError
-        For an unknown `prior`.
+        For an unknown `prior`, or a mask beside a query of some rows.
 
     Examples
     --------
@@ -452,19 +465,24 @@ def locality_aware_attention(query, key, value, sigma, mask=None, *, prior="afte
     """
     if prior not in ("after", "before"):
         raise ValueError(f"prior must be 'after' or 'before', got {prior!r}")
+    if mask is not None and query.shape[-2] != key.shape[-2]:
+        raise ValueError(
+            f"query holds {query.shape[-2]} of {key.shape[-2]} snippets, expected all"
+            " of them beside a mask"
+        )
     if mask is not None:
         keep = mask[:, None, :, None]  # (B, 1, T, 1)
         query, key, value = (x.masked_fill(~keep, 0) for x in (query, key, value))
     inputs = [_for_blocks(x) for x in (query, key, value)]
     if sigma is not None and prior == "before":
-        out = _softmax_with_prior(*inputs, sigma, mask)
+        out = _softmax_with_prior(*inputs, sigma, mask, first)
     else:
         # One row of the mask, (B, 1, 1, T), for all queries.
         attend = None if mask is None else mask[:, None, None, :]
         out = F.scaled_dot_product_attention(*inputs, attn_mask=attend, scale=1.0)
     out = out[..., : value.shape[-1]]
     if sigma is not None and prior == "after":
-        out = out + _apply_prior(value, sigma)
+        out = out + _apply_prior_to_rows(value, sigma, first, query.shape[-2])
     return out if mask is None else out.masked_fill(~keep, 0)
 
 

@@ -1,5 +1,7 @@
 """Network modules that two or more detectors share."""
 
+import math
+
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
@@ -156,6 +158,35 @@ def initialise(module, generator):
             layer.reset_parameters()  # ones and zeros, nothing drawn
         elif [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]:
             raise TypeError(f"no rule to initialise {type(layer).__name__}")
+
+
+def values_per_snippet(module, snippet_shape):
+    """Return how many numbers a forward pass needs at once for a snippet, at most.
+
+    Three times the features, as they come, shifted and scaled, and what each layer
+    gives, all twice, for what comes and goes in between; and what the module says
+    that it needs beyond.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Its ``extra_per_snippet``, if it has one, is added.
+    snippet_shape : tuple of int
+        ``(n_features,)`` or ``(n_steps, n_features)``.
+
+    Returns
+    -------
+    n_values : int
+    """
+    *steps, n_features = snippet_shape
+    values = 3 * n_features
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            values += layer.out_features
+        elif isinstance(layer, nn.RNNBase):  # an LSTM's four gates and two states
+            values += 6 * layer.hidden_size * layer.num_layers
+    extra = getattr(module, "extra_per_snippet", 0)
+    return (2 * values + extra) * math.prod(steps)
 
 
 def probabilities(logits):

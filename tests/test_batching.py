@@ -13,7 +13,7 @@ from sklearn_vad._batching import (
     TrainingBatches,
     balanced_order,
     collate,
-    scoring_batches,
+    scoring_groups,
 )
 
 labels = st.lists(st.integers(0, 1), min_size=1, max_size=40)
@@ -155,26 +155,27 @@ def test_each_pass_has_an_order_of_its_own():
 
 
 # --------------------------------------------------------------------------
-# scoring_batches
+# scoring_groups
 # --------------------------------------------------------------------------
 @settings(max_examples=60, deadline=None, database=None)
 @given(
     lengths=st.lists(st.integers(1, 50), min_size=1, max_size=20),
-    max_values=st.integers(1, 2000),
+    most=st.integers(1, 700),
     tail=st.sampled_from([(3,), (2, 3)]),
 )
-def test_scoring_batches_cover_each_bag_once(lengths, max_values, tail):
+def test_scoring_groups_cover_each_bag_once(lengths, most, tail):
     bags = Bags.from_list(numbered_bags(lengths, tail))
-    seen = []
-    for positions, batch in scoring_batches(bags, max_values):
-        assert len(positions) == 1 or batch["X"].numel() <= max_values
-        for i, row, mask in zip(positions, batch["X"], batch["mask"], strict=True):
-            assert np.array_equal(row[mask].numpy(), bags[int(i)])
-        seen.extend(positions.tolist())
-    assert sorted(seen) == list(range(len(lengths)))
+    covered = []
+    for positions, seen in scoring_groups(bags, most):
+        longest = max(len(bag) for bag in seen)
+        assert len(positions) == 1 or len(positions) * longest <= most
+        for i, bag in zip(positions, seen, strict=True):
+            assert np.array_equal(bag, bags[i])
+        covered.extend(positions)
+    assert sorted(covered) == list(range(len(lengths)))
 
 
-def test_scoring_batches_join_bags_of_similar_length():
+def test_scoring_groups_join_bags_of_similar_length():
     bags = Bags.from_list(numbered_bags([2, 10, 3, 9, 1]))
-    groups = [p.tolist() for p, _ in scoring_batches(bags, max_values=2 * 2 * 10)]
+    groups = [positions for positions, _ in scoring_groups(bags, most=2 * 10)]
     assert groups == [[1, 3], [2, 0, 4]]

@@ -81,6 +81,8 @@ class DissimilarityAttention(nn.Module):
         See `InputScaling`.
     """
 
+    reach = 1  # snippets before one that its score depends on
+
     def __init__(
         self,
         n_features,
@@ -269,6 +271,9 @@ class DAMAnomalyDetector(BaseAnomalyDetector):
     n_jobs : int, default=None
         CPU threads, set on entry and restored on exit; -1 means all cores,
         None leaves torch's own setting.
+    memory_limit : float, default=2.0
+        GiB that scoring may take beside the features. Longer videos are scored in
+        pieces, with the same result.
     callbacks : list of skorch callbacks, default=None
         They find "train_loss", the loss terms and, with validation videos,
         "valid_score" in the net's history.
@@ -373,6 +378,7 @@ class DAMAnomalyDetector(BaseAnomalyDetector):
         device="auto",
         precision="float32",
         n_jobs=None,
+        memory_limit=2.0,
         callbacks=None,
         verbose=0,
     ):
@@ -406,6 +412,7 @@ class DAMAnomalyDetector(BaseAnomalyDetector):
         self.device = device
         self.precision = precision
         self.n_jobs = n_jobs
+        self.memory_limit = memory_limit
         self.callbacks = callbacks
         self.verbose = verbose
 

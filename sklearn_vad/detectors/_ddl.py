@@ -19,7 +19,8 @@ import functools
 import itertools
 from numbers import Integral, Real
 
-import torch.nn.functional as F
+import numpy as np
+import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
@@ -84,25 +85,75 @@ class LANet(nn.Module):
             layers += [nn.Linear(fan_in, fan_out), nn.GELU(), Dropout(dropout)]
         self.mlp = nn.Sequential(*layers)
         self.regressor = nn.Conv1d(widths[-1], 1, kernel_size)
+        self.held_per_snippet = 2 * hidden_dim  # by `run_in_pieces`: keys and values
 
     def _split_heads(self, x):
         return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)  # (B, heads, T, d)
 
+    def _attend(self, query, key, value, mask=None, first=0):
+        """Attend in all heads; (B, T, D_h), of the snippets of `query`."""
+        heads = [self._split_heads(x) for x in (query, key, value)]
+        attended = locality_aware_attention(
+            *heads, self.sigma, mask, prior=self.prior, first=first
+        )
+        return attended.transpose(1, 2).flatten(2)
+
+    def _score(self, features, past):
+        """Score snippets, given the features of the K - 1 before them, Eq. 5."""
+        logits = self.regressor(torch.cat([past, features], dim=1).transpose(1, 2))
+        return probabilities(logits.squeeze(1))  # (B, T)
+
+    def _before_first(self, features):
+        n_before = self.regressor.kernel_size[0] - 1
+        return features.new_zeros(len(features), n_before, features.shape[2])
+
     def forward(self, X, mask):
         X = self.scaling(X)
-        attended = locality_aware_attention(
-            self._split_heads(self.query(X)),
-            self._split_heads(self.key(X)),
-            self._split_heads(self.value(X)),
-            self.sigma,
-            mask,
-            prior=self.prior,
-        )
-        attended = attended.transpose(1, 2).flatten(2)  # (B, T, D_h)
+        attended = self._attend(self.query(X), self.key(X), self.value(X), mask)
         features = self.mlp(self.norm(self.out(attended) + X))  # (B, T, mlp_dims[-1])
-        past = F.pad(features.transpose(1, 2), (self.regressor.kernel_size[0] - 1, 0))
-        logits = self.regressor(past).squeeze(1)  # (B, T)
-        return {"scores": probabilities(logits), "features": features}
+        scores = self._score(features, self._before_first(features))
+        return {"scores": scores, "features": features}
+
+    def run_in_pieces(self, bag, n):
+        """Score a long video, n snippets at a time; as `forward`, to rounding.
+
+        Of the whole video, keys and values are held only.
+
+        Parameters
+        ----------
+        bag : ndarray of shape (n_snippets, n_features)
+        n : int
+
+        Returns
+        -------
+        output : dict
+            "scores", of shape ``(n_snippets,)``.
+        """
+        key, value = self._hold(bag, n)
+        scores, past = [], None
+        for i in range(0, len(bag), n):
+            X = self._read(bag[i : i + n])
+            attended = self._attend(self.query(X), key, value, first=i)
+            features = self.mlp(self.norm(self.out(attended) + X))
+            past = self._before_first(features) if past is None else past
+            scores.append(self._score(features, past)[0])
+            past = torch.cat([past, features], dim=1)[:, features.shape[1] :]
+        return {"scores": torch.cat(scores)}
+
+    def _hold(self, bag, n):
+        """Return the keys and the values of a whole video, (1, T, D_h) each."""
+        held = []
+        for i in range(0, len(bag), n):
+            X = self._read(bag[i : i + n])
+            found = self.key(X), self.value(X)
+            held = held or [x.new_empty(1, len(bag), x.shape[2]) for x in found]
+            for whole, piece in zip(held, found, strict=True):
+                whole[:, i : i + n] = piece
+        return held
+
+    def _read(self, piece):
+        X = torch.from_numpy(np.array(piece, dtype=np.float32))
+        return self.scaling(X.to(self.key.weight.device).unsqueeze(0))
 
 
 def ddl_loss_terms(output, y, mask, *, ranking_weight, alignment_weight, margin, eps):
@@ -218,6 +269,9 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
     n_jobs : int, default=None
         CPU threads, set on entry and restored on exit; -1 means all cores,
         None leaves torch's own setting.
+    memory_limit : float, default=2.0
+        GiB that scoring may take beside the features. Longer videos are scored in
+        pieces, with the same result.
     callbacks : list of skorch callbacks, default=None
         They find "train_loss", the loss terms and, with validation videos,
         "valid_score" in the net's history.
@@ -322,6 +376,7 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         device="auto",
         precision="float32",
         n_jobs=None,
+        memory_limit=2.0,
         callbacks=None,
         verbose=0,
     ):
@@ -355,6 +410,7 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         self.device = device
         self.precision = precision
         self.n_jobs = n_jobs
+        self.memory_limit = memory_limit
         self.callbacks = callbacks
         self.verbose = verbose
 

@@ -78,6 +78,7 @@ class CrissCrossNet(nn.Module):
         self.temperature = temperature
         self.scaling = InputScaling(n_features, l2_normalize, n_components)
         n_features = self.scaling.n_out
+        self.extra_per_snippet = 32 * n_features  # the attention's, in float64
         # 1x1 convolutions of a map of one channel
         self.query = nn.Linear(1, n_channels)
         self.key = nn.Linear(1, n_channels)
@@ -243,6 +244,9 @@ class STAAnomalyDetector(BaseAnomalyDetector):
     n_jobs : int, default=None
         CPU threads, set on entry and restored on exit; -1 means all cores,
         None leaves torch's own setting.
+    memory_limit : float, default=2.0
+        GiB that scoring may take beside the features. By segments any video is
+        scored in that; ``resolution="snippet"`` refuses longer ones.
     callbacks : list of skorch callbacks, default=None
         They find "train_loss", the loss terms and, with validation videos,
         "valid_score" in the net's history.
@@ -353,6 +357,7 @@ class STAAnomalyDetector(BaseAnomalyDetector):
         device="auto",
         precision="float32",
         n_jobs=None,
+        memory_limit=2.0,
         callbacks=None,
         verbose=0,
     ):
@@ -388,6 +393,7 @@ class STAAnomalyDetector(BaseAnomalyDetector):
         self.device = device
         self.precision = precision
         self.n_jobs = n_jobs
+        self.memory_limit = memory_limit
         self.callbacks = callbacks
         self.verbose = verbose
 
