@@ -2,9 +2,11 @@
 
 import os
 import pickle
+import re
 import signal
 import threading
 import time
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -185,3 +187,38 @@ def test_scorers_give_the_same_after_a_journey(scorer, small):
     est = clone(MIL).fit(bags, y)
     there = pickle.loads(pickle.dumps((scorer, est, bags, y)))
     assert there[0](*there[1:]) == scorer(est, bags, y)
+
+
+DOCS = Path(__file__).parents[1] / "docs" / "cluster.md"
+SMALLER = {
+    '"tcp://login1:8786"': "ADDRESS",
+    "MILRankingAnomalyDetector(max_epochs=20": "MILRankingAnomalyDetector(max_epochs=1",
+}
+
+
+def test_code_of_the_docs_runs(client, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python( no-test)?\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert [bool(unfit) for unfit, _ in blocks] == [
+        False,
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+    for _, block in blocks:
+        compile(block, "cluster.md", "exec")
+    code = "\n".join(block for unfit, block in blocks if not unfit)
+    for large, small in SMALLER.items():
+        assert large in code
+        code = code.replace(large, small)
+    names = {"ADDRESS": client.scheduler.address}
+    try:
+        exec(compile(code, "cluster.md", "exec"), names)
+    finally:
+        names["client"].close()
+    assert names["client"].id != client.id
+    assert "lr" in capsys.readouterr().out
+    serial = clone(names["search"]).fit(names["bags"], names["y"])
+    assert serial.best_score_ == names["search"].best_score_
