@@ -20,7 +20,10 @@ REQUIRES = [
     "safetensors>=0.4",  # the file format of fitted detectors
 ]
 
+DASK = "distributed>=2024.1"  # workers get OMP_NUM_THREADS=1 before they start
+
 EXTRAS = {
+    "dask": [DASK],
     "hdf5": ["h5py>=3.10"],  # the first for Python 3.12
     "video": [
         "av>=14.2",  # VideoFrame.rotation
@@ -29,6 +32,7 @@ EXTRAS = {
     ],
     "plot": ["matplotlib>=3.8"],  # layout="constrained" and stairs(baseline=None)
     "test": [
+        DASK,
         "hypothesis>=6.100",
         "matplotlib>=3.8",
         "numpydoc>=1.8",

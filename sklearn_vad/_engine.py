@@ -76,39 +76,45 @@ def resolve_device(device):
         raise ValueError(f"device={device!r} can't be used: {error}") from error
 
 
-class _ThreadLimit:
-    """Set torch's CPU threads, process-wide, for as long as anybody needs it.
+_setting_threads = threading.Lock()
 
-    Detectors may train in several threads at once: the setting that was found
-    first is restored when the last of them is done.
+
+@contextlib.contextmanager
+def cpu_threads(n_jobs):
+    """Set torch's CPU threads in the calling thread, and restore them on exit.
+
+    Detectors in several threads don't disturb each other: torch keeps a number for
+    each thread that has computed something.
+
+    Parameters
+    ----------
+    n_jobs : int or None
+        -1 means all cores; None changes nothing.
     """
+    if n_jobs is None:
+        yield
+        return
+    n_threads = n_jobs if n_jobs > 0 else max(1, joblib.cpu_count() + 1 + n_jobs)
+    found = _swap_threads(n_threads)
+    try:
+        yield
+    finally:
+        if found != n_threads:
+            torch.set_num_threads(found)
 
-    def __init__(self):
-        self._lock = threading.Lock()
-        self._users = 0
-        self._found = None
 
-    @contextlib.contextmanager
-    def __call__(self, n_jobs):
-        if n_jobs is None:
-            yield
-            return
-        n_threads = n_jobs if n_jobs > 0 else max(1, joblib.cpu_count() + 1 + n_jobs)
-        with self._lock:
-            if self._users == 0:
-                self._found = torch.get_num_threads()
-            self._users += 1
+def _swap_threads(n_threads):
+    """Set torch's CPU threads in the calling thread only; return what was there."""
+    with _setting_threads:
+        found = torch.get_num_threads()
+        if found != n_threads:
             torch.set_num_threads(n_threads)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                if self._users == 0:
-                    torch.set_num_threads(self._found)
-
-
-cpu_threads = _ThreadLimit()
+            # It is now the number of threads to come as well, and a thread keeps
+            # what it once has. Another thread gives that back.
+            other = threading.Thread(target=torch.set_num_threads, args=(found,))
+            other.start()
+            other.join()
+    return found
 
 
 # --------------------------------------------------------------------------

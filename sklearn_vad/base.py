@@ -75,8 +75,9 @@ def _all_or_nothing(fit):
         try:
             return fit(self, *args, **kwargs)
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            vars(self).update(before)  # at no time without: others may be scoring
+            for name in vars(self).keys() - before.keys():
+                delattr(self, name)
             raise
 
     return wrapper
