@@ -37,6 +37,7 @@ HOUSE = (
     {"persistence"},
     {"_engine"},
     {"online"},
+    {"_onnx"},
     {"base"},
     {"detectors"},
     {"preprocessing", "extraction", "display", "datasets"},

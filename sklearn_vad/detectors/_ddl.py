@@ -19,12 +19,14 @@ import functools
 import itertools
 from numbers import Integral, Real
 
+import torch
 import torch.nn.functional as F
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from ..base import BaseAnomalyDetector, check_widths
 from ..functional import (
+    dense_locality_aware_attention,
     dynamics_alignment_loss,
     dynamics_ranking_loss,
     locality_aware_attention,
@@ -68,6 +70,7 @@ class LANet(nn.Module):
         n_components=None,
     ):
         super().__init__()
+        self.attention = locality_aware_attention
         self.n_heads = n_heads
         self.sigma = sigma
         self.scaling = InputScaling(n_features, n_components=n_components)
@@ -85,12 +88,16 @@ class LANet(nn.Module):
         self.mlp = nn.Sequential(*layers)
         self.regressor = nn.Conv1d(widths[-1], 1, kernel_size)
 
+    def make_portable(self):
+        """Compute by operators that every runtime has."""
+        self.attention = dense_locality_aware_attention
+
     def _split_heads(self, x):
         return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)  # (B, heads, T, d)
 
     def forward(self, X, mask):
         X = self.scaling(X)
-        attended = locality_aware_attention(
+        attended = self.attention(
             self._split_heads(self.query(X)),
             self._split_heads(self.key(X)),
             self._split_heads(self.value(X)),
@@ -274,6 +281,8 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         "lr": 5e-4,
     }
 
+    _video_score_rule = "mean of the n // 16 + 1 highest of n snippets' scores"
+
     _parameter_constraints = {
         **BaseAnomalyDetector._parameter_constraints,
         "n_heads": [Interval(Integral, 1, None, closed="left")],
@@ -419,3 +428,10 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
     def _video_score(self, scores):
         k = len(scores) // 16 + 1
         return scores[scores.argpartition(-k)[-k:]].mean()
+
+    def _graph_video_scores(self, scores, mask):
+        # `topk_mean` takes as many scores as it needs: a number that depends on data.
+        k = mask.sum(dim=1, keepdim=True) // 16 + 1
+        rank = torch.arange(mask.shape[1], device=mask.device)
+        highest = scores.sort(dim=1, descending=True).values
+        return highest.masked_fill(rank >= k, 0).sum(dim=1) / k.squeeze(1)

@@ -21,6 +21,7 @@ from ..bags import (
     check_video_labels,
 )
 from ..base import BaseAnomalyDetector, SnippetScoresMixin
+from .._onnx import OnnxMixin
 from ..online import push_together
 from ..persistence import SaveMixin, check_state
 from ..timeline import check_frame_counts
@@ -63,7 +64,7 @@ def _of_estimator(name):
 
 
 class MultiCropDetector(
-    SaveMixin, SnippetScoresMixin, MetaEstimatorMixin, BaseEstimator
+    OnnxMixin, SaveMixin, SnippetScoresMixin, MetaEstimatorMixin, BaseEstimator
 ):
     """Train a detector on every crop, and average its scores over the crops.
 
@@ -215,6 +216,13 @@ class MultiCropDetector(
         check_state("fitted attributes", {**values, **tensors}, {})
         check_state("parts", parts, {"estimator_": type(self.estimator)})
         self.estimator_ = parts["estimator_"]
+
+    # ONNX, see `_onnx` ----------------------------------------------------
+    def _on_cpu(self):
+        check_is_fitted(self)
+        twin = copy.copy(self)
+        twin.estimator_ = self.estimator_._on_cpu()
+        return twin
 
     # Checking -------------------------------------------------------------
     def _check_X(self, X, detector):
