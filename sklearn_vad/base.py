@@ -459,7 +459,11 @@ class BaseAnomalyDetector(
     def _on_cpu(self):
         """Return a detector that scores as this one, on the CPU and in float32."""
         values, tensors, parts = self._get_fitted_state()
-        params = {**self.get_params(), "device": "cpu", "precision": "float32"}
+        params = {
+            **self.get_params(deep=False),
+            "device": "cpu",
+            "precision": "float32",
+        }
         # Nobody's callbacks run here, and nobody's generator is advanced.
         params.update(callbacks=None, random_state=0, verbose=0)
         twin = type(self)(**params)
