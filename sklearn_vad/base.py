@@ -6,6 +6,7 @@ spreads the scores over frames. A detector adds its parameters, its module, its
 loss and what its training sees of a bag.
 """
 
+import copy
 import functools
 import math
 import warnings
@@ -458,17 +459,9 @@ class BaseAnomalyDetector(
     # ONNX, see `_onnx` ----------------------------------------------------
     def _on_cpu(self):
         """Return a detector that scores as this one, on the CPU and in float32."""
-        values, tensors, parts = self._get_fitted_state()
-        params = {
-            **self.get_params(deep=False),
-            "device": "cpu",
-            "precision": "float32",
-        }
-        # Nobody's callbacks run here, and nobody's generator is advanced.
-        params.update(callbacks=None, random_state=0, verbose=0)
-        twin = type(self)(**params)
-        tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
-        twin._set_fitted_state(values, tensors, parts)
+        check_is_fitted(self, "net_")
+        twin = copy.copy(self)
+        twin.net_ = _engine.on_cpu(self.net_)
         return twin
 
     def _n_scored_segments(self):

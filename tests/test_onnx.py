@@ -130,6 +130,16 @@ def test_bfloat16_is_written_as_float32(tmp_path):
     np.testing.assert_allclose(scores[0], est.score_snippets(X)[0], atol=2e-6)
 
 
+def test_the_network_is_the_fitted_one(tmp_path):
+    est = clone(DDL).fit(bags_of([9, 4, 5, 6]), [0, 1, 0, 1])
+    before = est.score_snippets(bags_of([7]))[0]
+    est.set_params(sigma=1.0, hidden_dim=8, precision="bfloat16")  # of the next fit
+    est.to_onnx(tmp_path / "detector.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "detector.onnx")
+    (scores,) = session.run(None, padded(bags_of([7])))
+    np.testing.assert_allclose(scores[0], before, atol=2e-6)
+
+
 # --------------------------------------------------------------------------
 # The file
 # --------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from .._engine import draw_seed
+from .._onnx import OnnxMixin
 from .._storage import as_array
 from ..bags import (
     Bags,
@@ -21,7 +22,6 @@ from ..bags import (
     check_video_labels,
 )
 from ..base import BaseAnomalyDetector, SnippetScoresMixin
-from .._onnx import OnnxMixin
 from ..online import push_together
 from ..persistence import SaveMixin, check_state
 from ..timeline import check_frame_counts

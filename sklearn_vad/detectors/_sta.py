@@ -137,9 +137,8 @@ class CrissCrossNet(nn.Module):
 
         def run(x, weights):
             start = x.new_zeros(1, x.shape[0], self.rnn.hidden_size)
-            return torch.rnn_relu(x, start, weights, True, 1, 0.0, False, False, True)[
-                0
-            ]
+            options = True, 1, 0.0, False, False, True  # biases, a layer, batch first
+            return torch.rnn_relu(x, start, weights, *options)[0]
 
         layers = iter(self.rnn.all_weights)
         for ahead, back in zip(layers, layers, strict=True):
