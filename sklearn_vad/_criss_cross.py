@@ -417,21 +417,20 @@ class PlainCrissCross:
         eps = torch.finfo(values.dtype).eps
         nowhere = squared <= (4 * eps * plane.along).square()
         inverse = squared.rsqrt().masked_fill(nowhere, 0)
-        return torch.stack([along * inverse, plane.across * inverse])
+        return torch.stack([along * inverse, plane.across * inverse], dim=2)
 
     def _harmonics(self, unit):
-        somewhere = (unit.abs().sum(dim=0, keepdim=True) > 0).to(unit.dtype)
-        steps = [torch.cat([somewhere, torch.zeros_like(somewhere)]), unit]
+        somewhere = (unit.abs().sum(dim=2, keepdim=True) > 0).to(unit.dtype)
+        steps = [torch.cat([somewhere, torch.zeros_like(somewhere)], dim=2), unit]
         for j in range(2, self.kernel.n + 1):  # the signs of `harmonics`
-            step = 2 * unit[:1] * steps[j - 1]
+            step = 2 * unit[:, :, :1] * steps[j - 1]
             steps.append(steps[j - 2] + step if j % 2 else steps[j - 2] - step)
-        steps[0] = torch.cat([somewhere, 1 - somewhere])
-        return torch.cat(steps).permute(1, 2, 0, 3)  # (B, N, P, C)
+        steps[0] = torch.cat([somewhere, 1 - somewhere], dim=2)
+        return torch.cat(steps, dim=2)  # (B, M, P, L)
 
-    def _line_sums(self, summed, at_queries, at_keys):
-        return (
-            summed @ at_keys.transpose(-2, -1) @ self.kernel.plain.T @ at_queries
-        )  # (B, M, 2, L)
+    def _line_sums(self, summed, query, key):
+        moments = summed @ self._harmonics(key).transpose(-2, -1)
+        return moments @ self.kernel.plain.T @ self._harmonics(query)  # (B, M, 2, L)
 
     def __call__(self, x, mask):
         """Return attention plus residual.
@@ -451,10 +450,10 @@ class PlainCrissCross:
         values = x.double() * real
         planes = self.kernel.queries, self.kernel.keys
         query, key = (self._directions(plane, values) for plane in planes)
-        rows = (torch.stack([real, values], dim=2), *map(self._harmonics, (query, key)))
+        rows = torch.stack([real, values], dim=2), query, key  # (B, N, 2, C) each
         columns = (part.transpose(1, 3) for part in rows)
         sums = self._line_sums(*rows) + self._line_sums(*columns).transpose(1, 3)
-        own = torch.exp((query * torch.tensordot(self.kernel.form, key, 1)).sum(dim=0))
+        own = torch.exp((query * (self.kernel.form @ key)).sum(dim=2))
         total = (sums[:, :, 0] - own * real).masked_fill(real == 0, 1)
         attended = (sums[:, :, 1] - own * values) / total * real
         return (attended + values).to(x.dtype)
