@@ -181,9 +181,9 @@ def _trace(graph, batch):
         # It is deprecated, says so, and warns of every Python number that it meets:
         # `_verify` finds those that matter.
         warnings.simplefilter("ignore")
-        # The other exporter (dynamo=True) has no recurrent network of any length:
-        # it writes out the steps of the one that it was shown. It takes ten times
-        # as long, prints, and needs a newer torch and one package more.
+        # The other exporter (dynamo=True) makes a constant of the length of STA's RNN.
+        # It takes ten times as long, prints, and needs one package more. Should this
+        # one go, `torch.onnx.ops.symbolic` (torch 2.8) can write an RNN there.
         torch.onnx.export(
             graph,
             (batch["X"], batch["mask"]),
