@@ -47,7 +47,7 @@ $(VENV)/plot.stamp: $(VENV)/python.stamp setup.py constraints.txt
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/python.stamp setup.py constraints.txt
-	$(INSTALL) -e '.[test,plot,hdf5,video]'
+	$(INSTALL) -e '.[test,plot,hdf5,video,onnx]'
 	@touch $@
 
 $(VENV)/lint.stamp: $(VENV)/python.stamp constraints.txt

@@ -25,6 +25,10 @@ DASK = "distributed>=2024.1"  # workers get OMP_NUM_THREADS=1 before they start
 EXTRAS = {
     "dask": [DASK],
     "hdf5": ["h5py>=3.10"],  # the first for Python 3.12
+    "onnx": [
+        "onnx>=1.16",  # the first for Python 3.12
+        "onnxruntime>=1.17",  # the same; runs every graph before it is written
+    ],
     "video": [
         "av>=14.2",  # VideoFrame.rotation
         "efficientnet-lite-pytorch>=0.1",

@@ -389,3 +389,71 @@ def _backward(ctx, grad, *_):
 
 
 criss_cross.register_autograd(_backward, setup_context=_setup_context)
+
+
+# --------------------------------------------------------------------------
+# The same for other runtimes
+# --------------------------------------------------------------------------
+class PlainCrissCross:
+    """`criss_cross` of fixed parameters, by operators that every runtime has.
+
+    The series' coefficients are constants; nothing works in place, and no loop
+    depends on a shape. In float64 inside, too: the moments need it.
+
+    Parameters
+    ----------
+    parameters : tuple of Tensor of shape (D,)
+        Weight and bias of the query, then of the key.
+    temperature : float
+    """
+
+    def __init__(self, parameters, temperature):
+        with torch.no_grad():
+            self.kernel = _Kernel(parameters, temperature, parameters[0].dtype)
+
+    def _directions(self, plane, values):
+        along = plane.along + plane.slope * values
+        squared = plane.across.square() + along.square()
+        eps = torch.finfo(values.dtype).eps
+        nowhere = squared <= (4 * eps * plane.along).square()
+        inverse = squared.rsqrt().masked_fill(nowhere, 0)
+        return torch.stack([along * inverse, plane.across * inverse], dim=2)
+
+    def _harmonics(self, unit):
+        somewhere = (unit.abs().sum(dim=2, keepdim=True) > 0).to(unit.dtype)
+        steps = [torch.cat([somewhere, torch.zeros_like(somewhere)], dim=2), unit]
+        for j in range(2, self.kernel.n + 1):  # the signs of `harmonics`
+            step = 2 * unit[:, :, :1] * steps[j - 1]
+            steps.append(steps[j - 2] + step if j % 2 else steps[j - 2] - step)
+        steps[0] = torch.cat([somewhere, 1 - somewhere], dim=2)
+        return torch.cat(steps, dim=2)  # (B, M, P, L)
+
+    def _line_sums(self, summed, query, key):
+        moments = summed @ self._harmonics(key).transpose(-2, -1)
+        return moments @ self.kernel.plain.T @ self._harmonics(query)  # (B, M, 2, L)
+
+    def __call__(self, x, mask):
+        """Return attention plus residual.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, N, C)
+            Finite where padded, too.
+        mask : bool Tensor of shape (B, N)
+
+        Returns
+        -------
+        out : Tensor of shape (B, N, C)
+            In the dtype of `x`.
+        """
+        real = mask.unsqueeze(2).expand_as(x).double()
+        values = x.double() * real
+        planes = self.kernel.queries, self.kernel.keys
+        query, key = (self._directions(plane, values) for plane in planes)
+        rows = torch.stack([real, values], dim=2), query, key  # (B, N, 2, C) each
+        columns = (part.transpose(1, 3) for part in rows)
+        sums = self._line_sums(*rows) + self._line_sums(*columns).transpose(1, 3)
+        own = torch.exp((query * (self.kernel.form @ key)).sum(dim=2))
+        total = (sums[:, :, 0] - own * real).masked_fill(real == 0, 1)
+        attended = (sums[:, :, 1] - own * values) / total * real
+        return (attended + values).to(x.dtype)

@@ -7,6 +7,7 @@ scalars, the sum of which is minimised.
 """
 
 import contextlib
+import copy
 import functools
 import math
 import os
@@ -387,6 +388,14 @@ def build_net(
     net.initialize()
     net.attach_generator()
     return net
+
+
+def on_cpu(net):
+    """Return a net with a copy of the module, to run on the CPU in float32."""
+    twin = object.__new__(type(net))  # `copy` would write out the optimiser, too
+    module = copy.deepcopy(net.module_).cpu()
+    vars(twin).update(vars(net), module_=module, device="cpu", precision="float32")
+    return twin
 
 
 def set_lr(net, lr):

@@ -163,3 +163,10 @@ def last_hidden(lstm, x, scale=None):
         else:
             scale = scale.t().unsqueeze(2).to(bias.dtype)  # (steps, M, 1)
         return _LastHidden.apply(gates, scale, bias, weight_hh.to(dtype))
+
+
+def plain_last_hidden(lstm, x, scale=None):
+    """Return what `last_hidden` does, by torch's own LSTM, which ONNX has too."""
+    if scale is not None:
+        x = x.unsqueeze(1) * scale.unsqueeze(2)
+    return lstm(x.transpose(0, 1))[1][0].squeeze(0)

@@ -65,7 +65,7 @@ def write(path, kind, format, content, tensors):
             f"the description takes {len(text)} bytes, expected at most"
             f" {_MAX_HEADER // 2}"
         )
-    _write_whole(path, safetensors.torch.save(tensors, {_KEY: text}))
+    write_whole(path, safetensors.torch.save(tensors, {_KEY: text}))
 
 
 def read(path, kind, format):
@@ -122,8 +122,14 @@ def _digest(saved, tensors):
     return digest.hexdigest()
 
 
-def _write_whole(path, data):
-    """Let the file appear whole or not at all, whenever the process is killed."""
+def write_whole(path, data):
+    """Let a file appear whole or not at all, whenever the process is killed.
+
+    Parameters
+    ----------
+    path : str
+    data : bytes
+    """
     folder, name = os.path.split(path)
     _remove_stale_parts(Path(folder), name)
     part = os.path.join(folder, f".{name}.part-{uuid.uuid4().hex}")

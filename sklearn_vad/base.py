@@ -6,6 +6,7 @@ spreads the scores over frames. A detector adds its parameters, its module, its
 loss and what its training sees of a bag.
 """
 
+import copy
 import functools
 import math
 import warnings
@@ -22,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from . import _engine
 from ._batching import TrainingBatches
 from ._checkpoint import Checkpoint, key_of
+from ._onnx import OnnxMixin
 from ._storage import as_array
 from ._tensor_file import check_state
 from .bags import (
@@ -193,7 +195,7 @@ class SnippetScoresMixin(ClassifierMixin):
 
 
 class BaseAnomalyDetector(
-    SaveMixin, SnippetScoresMixin, BaseEstimator, metaclass=ABCMeta
+    OnnxMixin, SaveMixin, SnippetScoresMixin, BaseEstimator, metaclass=ABCMeta
 ):
     """Base class of all detectors.
 
@@ -231,6 +233,7 @@ class BaseAnomalyDetector(
 
     _published = {"input_scaling": None}  # what differs from the defaults
     _bag_ndims = (2,)  # axes of a bag that the detector can take
+    _video_score_rule = "maximum of the snippets' scores"
     _online = False  # whether a score needs no later snippet
 
     # What a detector defines ----------------------------------------------
@@ -238,7 +241,8 @@ class BaseAnomalyDetector(
     def _make_module(self, n_features):
         """Return the network, ``module(X, mask) -> dict`` with "scores".
 
-        Its ``scaling``, an `InputScaling`, is what features go through first.
+        Its ``scaling``, an `InputScaling`, is what features go through first. Its
+        ``make_portable()``, where it has one, replaces what `to_onnx` can't write.
         """
 
     @abstractmethod
@@ -497,6 +501,22 @@ class BaseAnomalyDetector(
         net.history.extend({"batches": [], **epoch} for epoch in values["history_"])
         net.module_.eval()
         vars(self).update(values, net_=net)
+
+    # ONNX, see `_onnx` ----------------------------------------------------
+    def _on_cpu(self):
+        """Return a detector that scores as this one, on the CPU and in float32."""
+        check_is_fitted(self, "net_")
+        twin = copy.copy(self)
+        twin.net_ = _engine.on_cpu(self.net_)
+        return twin
+
+    def _n_scored_segments(self):
+        """Return into how many segments scoring pools a bag; None for snippets."""
+        return None
+
+    def _graph_video_scores(self, scores, mask):
+        """Return `_video_score` of each bag as tensors; padded scores are 0."""
+        return scores.amax(dim=1)
 
     # Checking -------------------------------------------------------------
     def _check_X(self, X, reset=False):

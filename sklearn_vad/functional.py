@@ -486,6 +486,36 @@ def locality_aware_attention(
     return out if mask is None else out.masked_fill(~keep, 0)
 
 
+def dense_locality_aware_attention(query, key, value, sigma, mask, *, prior="after"):
+    """Return what `locality_aware_attention` does, by the formula as it stands.
+
+    For runtimes that know matrices and softmax only: T x T tensors, but no blocks
+    whose number depends on T.
+
+    Parameters
+    ----------
+    query, key, value : Tensor of shape (B, heads, T, d)
+    sigma : float or None
+    mask : bool Tensor of shape (B, T)
+    prior : {"after", "before"}, default="after"
+
+    Returns
+    -------
+    out : Tensor of shape (B, heads, T, d)
+        Zero at padded snippets.
+    """
+    keep = mask[:, None, :, None]
+    query, key, value = (x.masked_fill(~keep, 0) for x in (query, key, value))
+    logits, added = query @ key.transpose(-2, -1), 0.0
+    if sigma is not None:
+        position = torch.arange(mask.shape[1], device=mask.device).to(value.dtype)
+        added = torch.exp((position[:, None] - position).square() / (-2 * sigma))
+    if prior == "before":
+        logits, added = logits + added, 0.0
+    weights = logits.masked_fill(~mask[:, None, None, :], -math.inf).softmax(dim=-1)
+    return ((weights + added) @ value).masked_fill(~keep, 0)
+
+
 # --------------------------------------------------------------------------
 # DAM: dissimilarity attention
 # --------------------------------------------------------------------------

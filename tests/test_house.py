@@ -39,6 +39,7 @@ HOUSE = (
     {"persistence"},
     {"_engine"},
     {"online"},
+    {"_onnx"},
     {"base"},
     {"detectors"},
     {"preprocessing", "extraction", "display", "datasets"},

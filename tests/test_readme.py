@@ -30,7 +30,7 @@ def test_code_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = README.read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     code = "\n".join(blocks)
     for large, small in SMALLER.items():
         assert large in code
@@ -39,6 +39,8 @@ def test_code_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     names = {"snippet": bags[0][0], "events": events}
     exec(compile(code, "README.md", "exec"), names)
     assert 0 <= names["score"] <= 1
+    expected = names["snippet_scores"][0]
+    np.testing.assert_allclose(names["onnx_scores"][0], expected, atol=1e-5)
     assert [len(s) for s in names["frame_scores"]] == (16 * bags.lengths).tolist()
     assert len(capsys.readouterr().out.split()) >= 5
 

@@ -24,7 +24,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from .._lstm import last_hidden
+from .._lstm import last_hidden, plain_last_hidden
 from ..base import BaseAnomalyDetector, check_widths
 from ..functional import dissimilarities, mil_ranking_loss, shift_by_one
 from ..layers import Dropout, InputScaling, probabilities
@@ -97,6 +97,8 @@ class DissimilarityAttention(nn.Module):
         n_components=None,
     ):
         super().__init__()
+        self.last_hidden = last_hidden
+        self.portable = False
         self.variant = variant
         self.scaled = scaled
         self.channel_attention = channel_attention
@@ -113,6 +115,11 @@ class DissimilarityAttention(nn.Module):
             width = size
         self.mlp = nn.Sequential(*layers, nn.Linear(width, 1))
 
+    def make_portable(self):
+        """Compute by operators that every runtime has."""
+        self.last_hidden = plain_last_hidden
+        self.portable = True
+
     def _attention_state(self, current, previous):
         """Run the attention LSTM over D_nt, Eqs. 1-3; (M, n_h)."""
         d_n, d_t = dissimilarities(current, previous, self.variant)
@@ -120,7 +127,7 @@ class DissimilarityAttention(nn.Module):
             most_n, most_t = largest_dissimilarities(current, previous, self.variant)
             d_n, d_t = d_n / most_n, d_t / most_t
         # D_nt[j] = d_t[j] * d_n: every step's input is a multiple of d_n.
-        return last_hidden(self.attention_lstm, d_n.squeeze(1), d_t.squeeze(2))
+        return self.last_hidden(self.attention_lstm, d_n.squeeze(1), d_t.squeeze(2))
 
     def score(self, current, previous):
         """Return D and Clip_A of M snippets, given those before them.
@@ -141,7 +148,7 @@ class DissimilarityAttention(nn.Module):
         if self.feature_lstm is None:
             features = current.mean(dim=1)
         else:
-            features = last_hidden(self.feature_lstm, current)  # (M, n_h)
+            features = self.last_hidden(self.feature_lstm, current)  # (M, n_h)
         clip = features.new_zeros(len(features))
         if self.attention_lstm is not None:
             state = self._attention_state(current, previous)
@@ -155,6 +162,9 @@ class DissimilarityAttention(nn.Module):
 
     def forward(self, X, mask):
         X = self.scaling(X)  # before the first, zeros: the mean of the features
+        if self.portable:  # padding too: how many are real depends on data
+            scores = self._score(X.flatten(0, 1), shift_by_one(X).flatten(0, 1))[0]
+            return {"scores": scores.view(mask.shape)}
         scores, clip = self._score(X[mask], shift_by_one(X)[mask])  # real ones only
         padded = scores.new_zeros(mask.shape)
         scores = padded.masked_scatter(mask, scores)

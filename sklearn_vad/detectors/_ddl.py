@@ -21,11 +21,13 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from ..base import BaseAnomalyDetector, check_widths
 from ..functional import (
+    dense_locality_aware_attention,
     dynamics_alignment_loss,
     dynamics_ranking_loss,
     locality_aware_attention,
@@ -69,6 +71,7 @@ class LANet(nn.Module):
         n_components=None,
     ):
         super().__init__()
+        self.attention = locality_aware_attention
         self.n_heads = n_heads
         self.sigma = sigma
         self.scaling = InputScaling(n_features, n_components=n_components)
@@ -87,32 +90,32 @@ class LANet(nn.Module):
         self.regressor = nn.Conv1d(widths[-1], 1, kernel_size)
         self.held_per_snippet = 2 * hidden_dim  # by `run_in_pieces`: keys and values
 
+    def make_portable(self):
+        """Compute by operators that every runtime has."""
+        self.attention = dense_locality_aware_attention
+
     def _split_heads(self, x):
         return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)  # (B, heads, T, d)
 
-    def _attend(self, query, key, value, mask=None, first=0):
+    def _attend(self, query, key, value, mask=None, **rows):
         """Attend in all heads; (B, T, D_h), of the snippets of `query`."""
         heads = [self._split_heads(x) for x in (query, key, value)]
-        attended = locality_aware_attention(
-            *heads, self.sigma, mask, prior=self.prior, first=first
-        )
+        attended = self.attention(*heads, self.sigma, mask, prior=self.prior, **rows)
         return attended.transpose(1, 2).flatten(2)
 
-    def _score(self, features, past):
-        """Score snippets, given the features of the K - 1 before them, Eq. 5."""
-        logits = self.regressor(torch.cat([past, features], dim=1).transpose(1, 2))
-        return probabilities(logits.squeeze(1))  # (B, T)
+    def _regress(self, features):
+        """Score snippets, K - 1 before them included, Eq. 5; (B, T)."""
+        return probabilities(self.regressor(features.transpose(1, 2)).squeeze(1))
 
-    def _before_first(self, features):
-        n_before = self.regressor.kernel_size[0] - 1
-        return features.new_zeros(len(features), n_before, features.shape[2])
+    def _pad(self, features):
+        """Put K - 1 snippets of zeros before the first."""
+        return F.pad(features, (0, 0, self.regressor.kernel_size[0] - 1, 0))
 
     def forward(self, X, mask):
         X = self.scaling(X)
         attended = self._attend(self.query(X), self.key(X), self.value(X), mask)
         features = self.mlp(self.norm(self.out(attended) + X))  # (B, T, mlp_dims[-1])
-        scores = self._score(features, self._before_first(features))
-        return {"scores": scores, "features": features}
+        return {"scores": self._regress(self._pad(features)), "features": features}
 
     def run_in_pieces(self, bag, n):
         """Score a long video, n snippets at a time; as `forward`, to rounding.
@@ -130,14 +133,17 @@ class LANet(nn.Module):
             "scores", of shape ``(n_snippets,)``.
         """
         key, value = self._hold(bag, n)
-        scores, past = [], None
+        scores, past = [], None  # features of the K - 1 snippets before
         for i in range(0, len(bag), n):
             X = self._read(bag[i : i + n])
             attended = self._attend(self.query(X), key, value, first=i)
             features = self.mlp(self.norm(self.out(attended) + X))
-            past = self._before_first(features) if past is None else past
-            scores.append(self._score(features, past)[0])
-            past = torch.cat([past, features], dim=1)[:, features.shape[1] :]
+            if past is None:
+                seen = self._pad(features)
+            else:
+                seen = torch.cat([past, features], dim=1)
+            scores.append(self._regress(seen)[0])
+            past = seen[:, features.shape[1] :]
         return {"scores": torch.cat(scores)}
 
     def _hold(self, bag, n):
@@ -328,6 +334,8 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         "lr": 5e-4,
     }
 
+    _video_score_rule = "mean of the n // 16 + 1 highest of n snippets' scores"
+
     _parameter_constraints = {
         **BaseAnomalyDetector._parameter_constraints,
         "n_heads": [Interval(Integral, 1, None, closed="left")],
@@ -475,3 +483,10 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
     def _video_score(self, scores):
         k = len(scores) // 16 + 1
         return scores[scores.argpartition(-k)[-k:]].mean()
+
+    def _graph_video_scores(self, scores, mask):
+        # `topk_mean` takes as many scores as it needs: a number that depends on data.
+        k = mask.sum(dim=1, keepdim=True) // 16 + 1
+        rank = torch.arange(mask.shape[1], device=mask.device)
+        highest = scores.sort(dim=1, descending=True).values
+        return highest.masked_fill(rank >= k, 0).sum(dim=1) / k.squeeze(1)

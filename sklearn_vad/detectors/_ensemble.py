@@ -377,6 +377,19 @@ class EnsembleAnomalyDetector(SaveMixin, SnippetScoresMixin, _BaseComposition):
         w = self.video_weight
         return [(s + w * s.max()) / (1 + w) for s in np.split(mean, ends[:-1])]
 
+    def to_onnx(self, path):
+        """Raise TypeError: members are exported one by one.
+
+        Parameters
+        ----------
+        path : str or path-like
+        """
+        raise TypeError(
+            "EnsembleAnomalyDetector can't be one ONNX graph: export its members,"
+            " est.estimators_[i].to_onnx(path), and take the mean of the levels of"
+            " their scores (quantiles_) by weights_"
+        )
+
     def stream(self, state=None):
         """Raise TypeError: an ensemble scores whole videos only.
 

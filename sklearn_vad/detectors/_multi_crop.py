@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from .._engine import draw_seed
+from .._onnx import OnnxMixin
 from .._storage import as_array
 from .._tensor_file import check_state
 from ..bags import (
@@ -64,7 +65,7 @@ def _of_estimator(name):
 
 
 class MultiCropDetector(
-    SaveMixin, SnippetScoresMixin, MetaEstimatorMixin, BaseEstimator
+    OnnxMixin, SaveMixin, SnippetScoresMixin, MetaEstimatorMixin, BaseEstimator
 ):
     """Train a detector on every crop, and average its scores over the crops.
 
@@ -219,6 +220,13 @@ class MultiCropDetector(
         check_state("fitted attributes", {**values, **tensors}, {})
         check_state("parts", parts, {"estimator_": type(self.estimator)})
         self.estimator_ = parts["estimator_"]
+
+    # ONNX, see `_onnx` ----------------------------------------------------
+    def _on_cpu(self):
+        check_is_fitted(self)
+        twin = copy.copy(self)
+        twin.estimator_ = self.estimator_._on_cpu()
+        return twin
 
     # Checking -------------------------------------------------------------
     def _check_X(self, X, detector):

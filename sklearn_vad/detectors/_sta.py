@@ -23,10 +23,12 @@ import functools
 from numbers import Integral, Real
 
 import numpy as np
+import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from .._criss_cross import PlainCrissCross
 from ..base import BaseAnomalyDetector, check_widths
 from ..functional import (
     criss_cross_attention,
@@ -74,6 +76,7 @@ class CrissCrossNet(nn.Module):
         n_components=None,
     ):
         super().__init__()
+        self.plain_attention = None
         self.n_passes = n_passes
         self.temperature = temperature
         self.scaling = InputScaling(n_features, l2_normalize, n_components)
@@ -99,16 +102,21 @@ class CrissCrossNet(nn.Module):
                 width = size
         self.regressor = nn.Sequential(*layers, nn.Linear(width, 1))
 
-    def _attend(self, X, mask):
-        return criss_cross_attention(
-            X,
-            self.query.weight.squeeze(1),
-            self.query.bias,
-            self.key.weight.squeeze(1),
-            self.key.bias,
-            mask,
-            temperature=self.temperature,
+    def make_portable(self):
+        """Compute by operators that every runtime has, with weights as they are."""
+        self.plain_attention = PlainCrissCross(
+            self._parameters_of_attention(), self.temperature
         )
+
+    def _parameters_of_attention(self):
+        query, key = self.query, self.key
+        return query.weight.squeeze(1), query.bias, key.weight.squeeze(1), key.bias
+
+    def _attend(self, X, mask):
+        if self.plain_attention is not None:
+            return self.plain_attention(X, mask)
+        parameters = self._parameters_of_attention()
+        return criss_cross_attention(X, *parameters, mask, temperature=self.temperature)
 
     def _recur(self, features, mask):
         """Run the RNN over real snippets only, both ways; (B, T, 2 hidden_dim)."""
@@ -120,11 +128,31 @@ class CrissCrossNet(nn.Module):
         )
         return states
 
+    def _recur_plainly(self, features, mask):
+        """As `_recur`, but each direction for itself, with all padding at the end."""
+        step = torch.arange(mask.shape[1], device=mask.device)
+        turn = torch.where(mask, mask.sum(dim=1, keepdim=True) - 1 - step, step)
+
+        def turned(x):  # the real snippets, last to first; twice is as before
+            return x.gather(1, turn.unsqueeze(2).expand_as(x))
+
+        def run(x, weights):
+            start = x.new_zeros(1, x.shape[0], self.rnn.hidden_size)
+            options = True, 1, 0.0, False, False, True  # biases, a layer, batch first
+            return torch.rnn_relu(x, start, weights, *options)[0]
+
+        layers = iter(self.rnn.all_weights)
+        for ahead, back in zip(layers, layers, strict=True):
+            states = run(features, ahead), turned(run(turned(features), back))
+            features = torch.cat(states, dim=2)
+        return features
+
     def forward(self, X, mask):
         features = self.scaling(X)
         for _ in range(self.n_passes):
             features = self._attend(features, mask)  # (B, T, C)
-        states = features if self.rnn is None else self._recur(features, mask)
+        recur = self._recur if self.plain_attention is None else self._recur_plainly
+        states = features if self.rnn is None else recur(features, mask)
         logits = self.regressor(states).squeeze(2)  # (B, T)
         return {"scores": probabilities(logits), "features": features}
 
@@ -432,8 +460,11 @@ class STAAnomalyDetector(BaseAnomalyDetector):
                 ' choose resolution="snippet"'
             )
 
+    def _n_scored_segments(self):
+        return None if self.resolution == "snippet" else self.n_segments
+
     def _outputs(self, net, bags, names, progress=False, view=None):
-        if self.resolution == "snippet":
+        if self._n_scored_segments() is None:
             return super()._outputs(net, bags, names, progress)
         view = self._training_view()
         found = super()._outputs(net, bags, names, progress, view)
