@@ -321,6 +321,44 @@ def _loaded_module(make_module, weights):
     return module
 
 
+def check_same_network(module, make_module):
+    """Raise unless a module is what `make_module` makes, but for its weights.
+
+    Parameters
+    ----------
+    module : nn.Module
+    make_module : callable
+
+    Raises
+    ------
+    ValueError
+        Names the first setting that differs.
+    """
+    with torch.device("meta"):
+        expected = dict(make_module().named_modules())
+    found = dict(module.named_modules())
+    for name in sorted(found.keys() | expected.keys()):
+        ours, theirs = (_settings(each.get(name)) for each in (found, expected))
+        for key in sorted(ours.keys() | theirs.keys()):
+            if ours.get(key) != theirs.get(key):
+                raise ValueError(
+                    f"parameters were changed since fit: {key} of the network"
+                    f"{'.' * bool(name)}{name} is {ours.get(key)!r}, by the parameters"
+                    f" it would be {theirs.get(key)!r}; set them back, or fit again"
+                )
+
+
+def _settings(layer):
+    """Return the plain attributes of a layer, those that are no tensors."""
+    plain = (bool, int, float, str, tuple, type(None))
+    settings = {} if layer is None else vars(layer)
+    return {
+        name: value
+        for name, value in settings.items()
+        if isinstance(value, plain) and name not in ("training", "generator")
+    }
+
+
 def build_net(
     make_module,
     loss_terms,

@@ -485,6 +485,10 @@ class BaseAnomalyDetector(
     def _get_fitted_state(self):
         check_is_fitted(self, "net_")
         values = {name: getattr(self, name) for name in _FITTED if hasattr(self, name)}
+        module = self.net_.module_  # `load` builds it from the parameters of today
+        _engine.check_same_network(
+            module, lambda: self._make_module(self.n_features_in_)
+        )
         return values, self.net_.module_.state_dict(), {}
 
     def _set_fitted_state(self, values, tensors, parts):

@@ -169,7 +169,7 @@ def test_crops_of_a_held_out_video_are_held_out_together(data, monkeypatch):
     seen = {}
     fit = MILRankingAnomalyDetector.fit
 
-    def spy(self, X, y, validation=None):
+    def spy(self, X, y, validation=None, checkpoint=None):
         seen["train"], seen["valid"] = X, validation
         return fit(self, X, y, validation)
 

@@ -812,3 +812,38 @@ def test_wrong_descriptions_of_an_ensemble(change, match, ensemble, path):
     write(path, saved, tensors)
     with refused(path, match):
         sklearn_vad.load(path)
+
+
+# --------------------------------------------------------------------------
+# Parameters that were changed after fit
+# --------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("detector", "params", "match"),
+    [
+        (DDL, {"sigma": 2.0}, "sigma of the network is 16.0, .* would be 2.0"),
+        (DDL, {"prior": "before"}, "prior of the network is 'after'"),
+        (DDL, {"n_heads": 2}, "n_heads of the network is 4"),
+        (DDL, {"dropout": 0.5}, r"p of the network\.mlp\.2 is 0.1"),
+        (DAM, {"variant": "cov"}, "variant of the network is 'dist'"),
+        (STA, {"temperature": 0.5}, "temperature of the network is 1.0"),
+        (MIL, {"hidden_dims": (16, 4)}, r"network\.mlp\.3 is 8, .* would be 4"),
+        (MIL, {"n_components": 3}, "network.* would be 3"),
+    ],
+)
+def test_a_file_would_score_otherwise(detector, params, match, small, tmp_path):
+    est = clone(detector).fit(*small).set_params(**params)
+    with pytest.raises(ValueError, match=f"changed since fit: .*{match}"):
+        est.save(tmp_path / "detector.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+@each_detector
+def test_parameters_of_training_and_scoring_may_change(detector, small, tmp_path):
+    est = clone(detector).fit(*small)
+    est.set_params(lr=0.5, max_epochs=1, video_weight=2.0, memory_limit=1.0)
+    est.save(tmp_path / "detector.safetensors")
+    loaded = sklearn_vad.load(tmp_path / "detector.safetensors")
+    for one, other in zip(
+        est.score_snippets(small[0]), loaded.score_snippets(small[0]), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
