@@ -594,7 +594,7 @@ def test_unreadable_masks(tmp_path):
         load_shanghaitech_annotations(tmp_path)
     with path.open("wb") as file:
         np.savez(file, gt=np.zeros(3))
-    with error("holds an array of an archive, expected one of numbers"):
+    with error("cannot read"):
         load_shanghaitech_annotations(tmp_path)
     path.write_bytes(b"")
     with error("cannot read"):
