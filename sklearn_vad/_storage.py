@@ -19,7 +19,7 @@ _MAX_NPY_HEADER = 10_000
 _MAX_AXES = 32  # what every version of numpy can hold
 _MAX_INDEX = 2**26  # bytes of a store's bags.json: some million videos
 _MAX_IDS = 2**26  # characters of all ids, each stored as long as the longest
-_MAX_QUOTED = 500  # characters of a file's own text in an error message
+_MAX_QUOTED = 200  # characters of a file's own text in an error message
 
 
 # --------------------------------------------------------------------------
@@ -32,12 +32,10 @@ def bag_name(index, ids=None):
     )
 
 
-def shorten(text):
+def shorten(text, most=_MAX_QUOTED):
     """Return a text as an error message may quote it: a file's line can be 1 GB."""
     text = str(text)
-    if len(text) <= _MAX_QUOTED:
-        return text
-    return f"{text[:_MAX_QUOTED]}... ({len(text)} characters)"
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
 
 def as_list(values, name, expected):

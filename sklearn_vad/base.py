@@ -341,6 +341,8 @@ class BaseAnomalyDetector(
         self._validate_params()
         known = hasattr(self, "net_")
         bags, y = self._check_training_input(X, y, reset=not known)
+        if classes is not None:
+            classes = _check_labels("classes", classes)
         if known:
             known_classes = self.classes_
         else:
@@ -659,6 +661,15 @@ class BaseAnomalyDetector(
                 " whole video; streams need video_weight=0"
             )
         return SnippetStream(self, state)
+
+
+def _check_labels(name, labels):
+    """Return distinct labels as an array of numbers or of texts."""
+    array = as_array(labels, name)
+    array = np.array(array.tolist()) if array.dtype.kind == "O" else array
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "biufU":
+        raise ValueError(f"{name} are {labels!r}, expected both labels, such as [0, 1]")
+    return array
 
 
 def _whole_bag(bag):

@@ -800,7 +800,12 @@ def unwrap(estimator, X):
 
 def _is_masks(values):
     """Tell whether `values` hold an array per video, not a label per video."""
-    return values is not None and np.ndim(next(iter(values), 0)) == 1
+    if not hasattr(values, "__iter__") or isinstance(values, (str, dict)):
+        return False
+    try:
+        return np.ndim(next(iter(values), 0)) == 1
+    except (TypeError, ValueError):  # an array without axes, ragged lists
+        return False
 
 
 class _FrameScorer:
@@ -817,6 +822,10 @@ class _FrameScorer:
         self._metrics = metrics
 
     def __call__(self, estimator, X, y=None, *, frame_labels=None, snippet_length=None):
+        if not hasattr(X, "__len__"):
+            raise TypeError(
+                f"X has type {type(X).__name__}, expected bags or a list of arrays"
+            )
         labels = self._find_labels(y, frame_labels, snippet_length, len(X))
         check_same_videos(X, labels)
         detector, X = unwrap(estimator, X)

@@ -289,19 +289,26 @@ def npz_bytes(rng):
 
 
 @cache
-def _packed_zeros(n_bytes):
-    packer, mib = zlib.compressobj(9), bytes(2**20)
-    whole = [packer.compress(mib) for _ in range(n_bytes // 2**20)]
-    return b"".join([*whole, packer.compress(bytes(n_bytes % 2**20)), packer.flush()])
+def packed_zeros(n_bytes):
+    """What zlib makes of zeros, without packing each of them."""
+    packer, block = zlib.compressobj(9), min(n_bytes, 2**20)
+    whole = packer.compress(bytes(block)) + packer.flush(zlib.Z_FULL_FLUSH)
+    again = packer.compress(bytes(block)) + packer.flush(zlib.Z_FULL_FLUSH)
+    rest = packer.compress(bytes(n_bytes % block)) + packer.flush()
+    checksum = struct.pack(">I", n_bytes % 65521 << 16 | 1)
+    return whole + again * (n_bytes // block - 1) + rest[:-4] + checksum
 
 
 @cache
 def _npz_of_spaces():
-    """A header of 500 MiB in a file of 500 kB."""
+    """A header of 500 MiB in a file of 2 MB."""
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         head = b"\x93NUMPY\2\0" + struct.pack("<I", 2**32 - 1)
-        archive.writestr("x.npy", head + b" " * 500 * 2**20)
+        with archive.open("x.npy", "w") as file:
+            file.write(head)
+            for _ in range(500):
+                file.write(b" " * 2**20)
     return out.getvalue()
 
 
@@ -315,7 +322,7 @@ def hdf5_bytes(rng):
         x = file.create_dataset(
             "x", (6, 5), "f4", chunks=(6, 5), compression=9, **options
         )
-        content = _packed_zeros(rng.choice([120, 119, 2**20, 1000 * 2**20]))
+        content = packed_zeros(rng.choice([120, 119, 2**20, 1000 * 2**20]))
         x.id.write_direct_chunk((0, 0), content)
     return bytearray(out.getvalue())
 
@@ -422,11 +429,17 @@ class FileFuzz:
 
     def run(self, number):
         """Damage a file and read it; return (subject, outcome, what is wrong)."""
-        subject = self.names[number % len(self.names)]
-        path, read = self.paths[subject], SUBJECTS[subject][2]
+        self.prepare(number)
+        return self.read()
+
+    def prepare(self, number):
+        subject = self.subject = self.names[number % len(self.names)]
         rng = random.Random(f"{self.seed} {number}")
-        bad = damage(subject, self.good[subject], rng)
-        path.write_bytes(bad)
+        self.paths[subject].write_bytes(damage(subject, self.good[subject], rng))
+
+    def read(self):
+        subject, path = self.subject, self.paths[self.subject]
+        read = SUBJECTS[subject][2]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")

@@ -86,7 +86,7 @@ def _at(path, number, line):
         yield
     except ValueError as error:
         raise ValueError(
-            f"{os.fspath(path)!r}, line {number}: {shorten(error)}; the line is"
+            f"{os.fspath(path)!r}, line {number}: {shorten(error, 1000)}; the line is"
             f" {shorten(line)!r}"
         ) from error
 
