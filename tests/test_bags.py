@@ -261,6 +261,20 @@ def test_bad_ids(ids, error, match, tmp_path):
         Bags.from_files(paths, ids=ids)
 
 
+@pytest.mark.parametrize(
+    ("ids", "error", "match"),
+    [
+        (["a"], ValueError, "got 1 ids for 2 videos"),
+        (5, TypeError, "one id per video, got int"),
+        (float("inf"), TypeError, "one id per video, got float"),
+        ("ab", TypeError, "one id per video, got str"),
+    ],
+)
+def test_bad_ids_of_frame_labels(ids, error, match):
+    with pytest.raises(error, match=match):
+        FrameLabels([[0], [1]], ids=ids)
+
+
 # --------------------------------------------------------------------------
 # Unusual, but legitimate bags
 # --------------------------------------------------------------------------
@@ -475,7 +489,8 @@ def test_anything_else_gives_bags(bags, key, wanted):
 BAD_KEYS = {
     "3": (3, "index 3 is out of range for 3"),
     "-4": (-4, "index -4 is out of range for 3"),
-    "[0, 3]": ([0, 3], "index 3 is out of bounds"),
+    "[-4, 0]": ([-4, 0], "index -4 is out of range for 3"),
+    "[0, 3]": ([0, 3], "index 3 is out of range for 3"),
     "short mask": ([True, False], "mask has 2 entries for 3"),
     "long mask": (np.ones(4, bool), "mask has 4 entries for 3"),
     "empty mask": (np.ones(0, bool), "mask has 0 entries for 3"),

@@ -317,6 +317,20 @@ def test_patience_stops_early(small):
     assert est.n_iter_ < 50
 
 
+@pytest.mark.parametrize(
+    "classes", [[], 3, "ab", [[0, 1]], [None, 1j], [["a"], ["b", "c"]]]
+)
+def test_classes_of_partial_fit_are_checked(classes, est, small):
+    with pytest.raises(ValueError, match=r"^classes(:| are .*expected both labels)"):
+        est.partial_fit(*small, classes=classes)
+    assert not hasattr(est, "net_")
+
+
+def test_classes_of_partial_fit_may_be_objects(est, small):
+    classes = np.array([0, 1], dtype=object)
+    assert est.partial_fit(*small, classes=classes).classes_.tolist() == [0, 1]
+
+
 def test_validation_fraction_holds_out_videos_of_both_classes(est, small):
     bags, y = small
     est.set_params(validation_fraction=0.25).fit(bags, y)
