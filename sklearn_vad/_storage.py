@@ -205,6 +205,12 @@ def starts_of(lengths):
     return np.cumsum(lengths) - lengths
 
 
+def check_ends(path):
+    """Raise for a pipe or a device, which could be read for ever."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise ValueError("it is a pipe or a device, expected a file")
+
+
 def read_npy_head(stream):
     """Return (shape, dtype, length of the header) of an array in numpy's format.
 
@@ -226,6 +232,7 @@ def read_npy_head(stream):
 def _read_npy_header(path):
     """Return (shape, dtype) of a .npy file without reading any data."""
     try:
+        check_ends(path)
         with open(path, "rb") as file:
             shape, dtype, offset = read_npy_head(file)
             size = os.fstat(file.fileno()).st_size
@@ -477,6 +484,7 @@ def is_store(path):
 
 def _read_store_index(path):
     try:
+        check_ends(os.path.join(path, "bags.json"))
         size = os.path.getsize(os.path.join(path, "bags.json"))
         if size > _MAX_INDEX:
             raise ValueError(f"bags.json takes {size} bytes, over {_MAX_INDEX}")

@@ -543,8 +543,21 @@ def test_devices_and_pipes_are_no_files(tmp_path):
     for name in ("a.npy", "b.npy"):
         with refused("no such file"):
             load([tmp_path / name])
+        with refused("cannot load .*it is no file"):
+            sklearn_vad.load(tmp_path / name)
+        with refused(f"{name}' is not a readable .npy file: it is a pipe or a device"):
+            Bags.from_files([tmp_path / name])[0]
+        with refused(f"{name}', expected a .npy file .*it is a pipe or a device"):
+            load_concatenated_frame_labels(tmp_path / name, ["a"], [1])
+        for reader in (load_csv_annotations, load_ucf_crime_annotations, load_split):
+            with refused(f"{name}', expected a text in UTF-8: it is a pipe or a dev"):
+                reader(tmp_path / name)
     with refused("holds no files"):
         load(tmp_path)
+    (tmp_path / "store").mkdir()
+    os.symlink("/dev/zero", tmp_path / "store" / "bags.json")
+    with refused("store' is not a store .*it is a pipe or a device"):
+        Bags.open(tmp_path / "store")
 
 
 def test_saving_replaces_a_link_and_not_what_it_leads_to(detector_file, tmp_path):

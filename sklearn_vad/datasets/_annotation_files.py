@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._storage import _read_npy_header, check_ids, shorten
+from .._storage import _read_npy_header, check_ends, check_ids, shorten
 from ..bags import FrameLabels, check_snippet_length
 from ._annotations import (
     Annotations,
@@ -62,6 +62,7 @@ class _Video(NamedTuple):
 
 def _read_text(path):
     try:
+        check_ends(path)
         size = os.path.getsize(path)
         if size > _MAX_TEXT:
             raise ValueError(f"it takes {size} bytes, over {_MAX_TEXT}")
