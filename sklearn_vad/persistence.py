@@ -28,6 +28,7 @@ import sklearn
 import torch
 
 from . import __version__
+from ._storage import shorten
 
 __all__ = ["load"]
 
@@ -45,6 +46,7 @@ _DETECTORS = (
 _MAX_HEADER = 2**24
 _MAX_PARAMETERS = 2**16
 _MAX_ARRAY = 2**24
+_MAX_MESSAGE = 4000  # characters: names of tensors come from the file, too
 _KEY = "sklearn_vad"
 
 
@@ -158,7 +160,7 @@ def _load(path, cls=None):
     except OSError:
         raise
     except Exception as error:  # damaged files fail in a dozen ways
-        reason = str(error) or type(error).__name__
+        reason = shorten(error, _MAX_MESSAGE) or type(error).__name__
         raise ValueError(f"cannot load {path!r}: {reason}") from error
 
 
