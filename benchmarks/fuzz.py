@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 SECONDS = 30
-MOST_ADDRESSES = 4 * 2**30  # beyond what the child has when it begins
+MOST_ADDRESSES = 4 * 2**30  # beyond what a process has when it begins
 SHOWN = 12
 
 
@@ -44,9 +44,7 @@ def read_files(first, last, seed, only):
     faulthandler.enable()
     with tempfile.TemporaryDirectory() as folder:
         fuzz = fuzz_files.FileFuzz(folder, seed, only)
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        most = pages * resource.getpagesize() + MOST_ADDRESSES
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        limit_memory()
         for number in range(first, last):
             fuzz.prepare(number)
             before, start = fuzz_files.peak_memory(reset=True), time.perf_counter()
@@ -57,6 +55,13 @@ def read_files(first, last, seed, only):
                 outcome, wrong = "memory", f"took {taken / 2**20:.0f} MiB: {wrong}"
             row = [number, subject, outcome, wrong, seconds, taken]
             print(json.dumps(row), flush=True)
+
+
+def limit_memory():
+    """Let this process have no more than `MOST_ADDRESSES` beyond what it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + MOST_ADDRESSES
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def watch_files(first, last, seed, only):
@@ -107,7 +112,8 @@ def fuzz_files_in_children(args):
             )
     print(
         f"files: {sum(counts.values())} in {time.perf_counter() - start:.0f} s; the"
-        f" slowest took {slowest:.1f} s, the largest {most / 2**20:.0f} MiB"
+        f" slowest took {slowest:.1f} s, the largest {most / 2**20:.0f} MiB",
+        flush=True,
     )
     return counts, offenders
 
@@ -142,6 +148,7 @@ def fuzz_kind(kind, n, seed_, counts, offenders):
 def fuzz_calls(args):
     import fuzz_cases
 
+    limit_memory()
     counts, offenders, start = Counter(), {}, time.perf_counter()
     kinds = [kind for kind in fuzz_cases.KINDS if args.only in (None, kind)]
     for i, kind in enumerate(kinds):

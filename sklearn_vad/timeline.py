@@ -12,6 +12,8 @@ import numpy as np
 
 from .bags import check_snippet_length
 
+_MAX_FRAMES = 2**32  # of all videos: five years at 25 frames a second
+
 
 def snippet_bounds(n_snippets, n_frames, snippet_length):
     """Return the frames at which snippets begin and end, of one video or of many.
@@ -157,10 +159,17 @@ def expand_scores(snippet_scores, n_frames=None, *, snippet_length=16):
     n_snippets = np.array([len(scores) for scores in snippet_scores])
     lengths = check_snippet_length(snippet_length, len(snippet_scores))
     if n_frames is None:
-        n_frames = np.maximum(np.round(n_snippets * lengths), 1).astype(np.int64)
+        n_frames = np.maximum(np.round(n_snippets * lengths), 1)
     else:
         n_frames = _check_n_frames(n_frames, len(snippet_scores))
         check_frame_counts(n_snippets, n_frames, lengths)
+    if n_frames.sum(dtype=float) > _MAX_FRAMES:
+        raise ValueError(
+            f"{n_frames.sum(dtype=float):.3g} frames of {len(n_snippets)} videos would"
+            f" take a score each, expected at most {_MAX_FRAMES}; snippet_length is the"
+            f" number of frames that one snippet covers, got {snippet_length!r}"
+        )
+    n_frames = n_frames.astype(np.int64)
     sizes = np.diff(snippet_bounds(n_snippets, n_frames, lengths))
     sizes = np.split(sizes, np.cumsum(n_snippets)[:-1])
     return [np.repeat(*pair) for pair in zip(snippet_scores, sizes, strict=True)]

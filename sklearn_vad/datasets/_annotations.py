@@ -11,8 +11,8 @@ import numpy as np
 
 from .._storage import as_array, as_list, check_ids, shorten
 from ..bags import FrameLabels
+from ..timeline import _MAX_FRAMES
 
-_MAX_FRAMES = 2**32  # of all videos: five years at 25 frames a second
 _SUFFIX = r"\.(?:mp4|avi|mkv|npy|npz|h5|hdf5|mat|txt)"
 
 
