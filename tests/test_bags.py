@@ -28,7 +28,12 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.model_selection import train_test_split
 
 from sklearn_vad import Bags, FrameLabels
-from sklearn_vad.bags import check_bags, check_video_labels, reads_as_rows
+from sklearn_vad.bags import (
+    check_bags,
+    check_same_videos,
+    check_video_labels,
+    reads_as_rows,
+)
 
 NAN, INF = np.nan, np.inf
 
@@ -1705,3 +1710,17 @@ def test_any_frame_labels(data):
             "snippet_length": [lengths[i] for i in order],
         }
         assert np.asarray(y).tolist() == [int(any(masks[i])) for i in order]
+
+
+@pytest.mark.parametrize("source", [[GOOD], None, "folder"])
+def test_bags_are_made_by_class_methods(source):
+    with pytest.raises(TypeError, match=r"^make Bags with Bags.from_list"):
+        Bags(source)
+
+
+def test_frame_labels_of_other_videos():
+    bags = Bags.from_list([GOOD, GOOD], ids=["a", "b"])
+    check_same_videos(bags, FrameLabels([[0], [1]], ids=["a", "b"]))
+    check_same_videos(bags, FrameLabels([[0], [1]]))
+    with pytest.raises(ValueError, match=r"^bag 0 \(id 'a'\) has frame labels of 'b'"):
+        check_same_videos(bags, FrameLabels([[0], [1]], ids=["b", "a"]))

@@ -811,3 +811,11 @@ def test_wrong_descriptions_of_an_ensemble(change, match, ensemble, path):
     write(path, saved, tensors)
     with refused(path, match):
         sklearn_vad.load(path)
+
+
+def test_more_than_a_header_may_hold_is_not_saved(fitted, path):
+    est, before = copy.copy(fitted), path.read_bytes()
+    est.history_ = [{"note": "a" * 2**23}]
+    with pytest.raises(ValueError, match=r"the description takes .* at most 8388608"):
+        est.save(path)
+    assert path.read_bytes() == before
