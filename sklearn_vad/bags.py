@@ -477,7 +477,10 @@ def _check_key(key, n):
     if isinstance(key, slice):
         return key
     if not isinstance(key, tuple):
-        array = np.asarray(key)
+        try:
+            array = np.asarray(key)
+        except ValueError:  # lists of differing length
+            array = np.empty((), object)
         if array.ndim == 1 and array.dtype.kind == "b" and len(array) != n:
             raise IndexError(f"the mask has {len(array)} entries for {n} videos")
         if array.ndim == 1 and array.dtype.kind in "iu":

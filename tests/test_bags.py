@@ -500,6 +500,7 @@ BAD_KEYS = {
     "long mask": (np.ones(4, bool), "mask has 4 entries for 3"),
     "empty mask": (np.ones(0, bool), "mask has 0 entries for 3"),
     "2-D": ([[0, 1]], "expected an integer"),
+    "ragged": ([[0, 1], [2]], "expected an integer"),
     "True": (True, "expected an integer.*got True"),
     "float": (1.0, "expected an integer.*got 1.0"),
     "floats": ([0.0, 1.0], "expected an integer"),
