@@ -672,9 +672,9 @@ def reads_as_rows(X):
     if isinstance(X, Bags):
         return False
     if isinstance(X, (list, tuple)):  # rows as nested lists, never arrays
-        return all([X, *(isinstance(row, (list, tuple)) for row in X)]) and all(
-            np.isscalar(value) for row in X for value in row
-        )
+        fine = all([X, *(isinstance(row, (list, tuple)) for row in X)])
+        fine = fine and len({len(row) for row in X}) == 1
+        return fine and all(np.isscalar(value) for row in X for value in row)
     if hasattr(X, "ndim") and not isinstance(X, np.ndarray):
         return X.ndim == 2  # data frames, sparse matrices, tensors
     return hasattr(X, "__array__") and np.asarray(X).ndim == 2

@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import _engine
 from ._batching import TrainingBatches
-from ._storage import as_array
+from ._storage import as_array, bag_name
 from .bags import (
     FrameLabels,
     check_bags,
@@ -624,7 +624,15 @@ class BaseAnomalyDetector(
         check_is_fitted(self, "net_")
         bags = self._check_X(X)
         with _engine.cpu_threads(self.n_jobs):
-            return self._outputs(self.net_, bags, names, bool(self.verbose))
+            outputs = self._outputs(self.net_, bags, names, bool(self.verbose))
+        for i, scores in enumerate(outputs.get("scores", ())):
+            if not np.isfinite(scores).all():
+                raise ValueError(
+                    f"{bag_name(i, bags.ids)} gets scores that are not finite: its"
+                    f" features, up to {np.abs(bags[i]).max():.3g}, or those of the"
+                    " training, are too large for the network"
+                )
+        return outputs
 
     def _outputs(self, net, bags, names, progress=False, view=None):
         """Run a net; a detector that scores a `view` of bags maps it back here."""

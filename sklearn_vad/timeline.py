@@ -10,6 +10,7 @@ A segment is one of a fixed number of equal parts into which a bag is pooled.
 
 import numpy as np
 
+from ._storage import as_array, as_list
 from .bags import check_snippet_length
 
 _MAX_FRAMES = 2**32  # of all videos: five years at 25 frames a second
@@ -147,7 +148,10 @@ def expand_scores(snippet_scores, n_frames=None, *, snippet_length=16):
     >>> expand_scores([[0.1, 0.9]], [5], snippet_length=2)
     [array([0.1, 0.1, 0.9, 0.9, 0.9])]
     """
-    snippet_scores = [np.asarray(scores) for scores in snippet_scores]
+    values = as_list(snippet_scores, "scores", "a list with one array per video")
+    snippet_scores = [
+        as_array(scores, f"scores of video {i}") for i, scores in enumerate(values)
+    ]
     for i, scores in enumerate(snippet_scores):
         if scores.ndim != 1 or scores.size == 0:
             raise ValueError(

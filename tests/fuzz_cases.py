@@ -37,6 +37,7 @@ from sklearn_vad import (
     preprocessing,
     timeline,
 )
+from sklearn_vad.bags import check_bags
 
 _OURS = ("/sklearn_vad/", "/sklearn/utils/", "/sklearn/base.py")
 
@@ -343,6 +344,7 @@ def _tail(name, draw):
 
 
 def _lengths(X):
+    """Return the number of scores that each video is to get."""
     if isinstance(X, Bags):
         return X.lengths.tolist()
     if isinstance(X, np.ndarray) and X.dtype != object and X.ndim == 2:
@@ -393,9 +395,10 @@ def fits(draw):
             return [len(own) for own in scores], scores
         if how == "stream":
             stream = est.stream()
-            score = stream.push(asked[0][0])
+            score = stream.push(check_bags(asked)[0][0])
             return [1], [np.array([score])]
-        return _lengths(asked), est.score_snippets(asked)
+        scores = est.score_snippets(asked)
+        return _lengths(asked), scores
 
     draw_classes = draw(rarely(_ODD, st.sampled_from([None, [0, 1]])))
     said = f"{est!r}, {X!r}, {y!r}, {validation!r}, {other!r}, {how}, {n_frames!r}"

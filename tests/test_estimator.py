@@ -561,3 +561,18 @@ def test_lazy_bags_report_nan_by_name(est, tmp_path):
     bags = Bags.from_files(paths)
     with pytest.raises(ValueError, match=r"'v2'.*NaN"):
         est.fit(bags, [0, 1, 1])
+
+
+def test_scores_that_are_not_finite_are_an_error(est, small, monkeypatch):
+    """Attention overflows at features that a network can't hold."""
+    bags, y = small
+    est.fit(bags, y)
+    scores = {"scores": [np.zeros(2, "f4"), np.array([0, np.nan], "f4")]}
+    monkeypatch.setattr(est, "_outputs", lambda *args: scores)
+    with pytest.raises(ValueError, match=r"^bag 1 gets scores .* up to 3e\+30"):
+        est.score_snippets([np.ones((2, 6)), np.full((2, 6), -3e30)])
+
+
+def test_ragged_lists_are_no_rows(est):
+    with pytest.raises(ValueError, match=r"^bag 0 has shape \(2,\)"):
+        est.fit([[1, 2], [3]], [0, 1])

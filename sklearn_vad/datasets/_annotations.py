@@ -225,7 +225,7 @@ class Annotations:
             event is outside its video, or without frame counts. The message
             names the video.
         """
-        if outside not in ("raise", "drop"):
+        if not isinstance(outside, str) or outside not in ("raise", "drop"):
             raise ValueError(f"outside must be 'raise' or 'drop', got {outside!r}")
         n_frames = as_frame_counts(n_frames, self.ids)
         n_frames = self.n_frames if n_frames is None else n_frames
