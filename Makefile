@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install -c constraints.txt
 MODULES := $(wildcard sklearn_vad/*.py sklearn_vad/*/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test coverage lint bench clean
 .NOTPARALLEL:  # one .venv, so one pip at a time
 .DELETE_ON_ERROR:
 
@@ -23,6 +23,10 @@ demo: $(VENV)/plot.stamp  ## Train on synthetic videos and draw demo.png
 
 test: $(VENV)/test.stamp  ## Run all tests and docstring examples
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+coverage: $(VENV)/test.stamp  ## Which lines and which errors the tests execute
+	$(BIN)/python -m pytest --cov=sklearn_vad --cov-branch --cov-report=json $(PYTEST_ARGS)
+	$(BIN)/python .ci/coverage.py coverage.json
 
 lint: $(VENV)/lint.stamp  ## Check style, spelling and docstrings
 	$(BIN)/ruff check .
@@ -38,7 +42,7 @@ bench: $(VENV)/plot.stamp  ## Time metrics, STA's attention, a step of DAM, its 
 
 clean:  ## Remove all that make, pip and the tools left here, .venv too
 	rm -rf $(VENV) build dist *.egg-info demo.png videos_to_scores.png
-	rm -rf .pytest_cache .ruff_cache .hypothesis
+	rm -rf .pytest_cache .ruff_cache .hypothesis .coverage coverage.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: each install happens once, and again when its versions change.

@@ -42,6 +42,7 @@ EXTRAS = {
         "numpydoc>=1.8",
         "pandas>=2.1",
         "pytest>=8.0",
+        "pytest-cov>=5.0",
         "pytest-xdist>=3.5",
         "ruff>=0.6",
     ],

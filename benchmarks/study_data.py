@@ -172,7 +172,7 @@ def mean_over_steps(data, cache, seed, **params):
     return videos._replace(bags=Bags.from_list(means))
 
 
-SWAYING = {"difficulty": 0.5, "n_steps": 7, "n_features": 16, "max_snippets": 60}
+SWAYING = {"difficulty": 0.25, "n_steps": 7, "n_features": 16, "max_snippets": 60}
 
 # Name -> function of (data, cache, seed) that returns Videos.
 DATASETS = {

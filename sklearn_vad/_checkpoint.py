@@ -14,11 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _tensor_file
+from ._storage import shorten
 from ._tensor_file import check_state
 from .bags import Bags, FrameLabels
 
 FORMAT = 1
 _FILE = "training.safetensors"
+_MAX_MESSAGE = 4000  # characters: names of tensors come from the file, too
 # They change speed, or what is shown. The seed stands for random_state.
 _NOT_LEARNED_FROM = {
     "callbacks",
@@ -149,7 +151,7 @@ class Checkpoint:
         except OSError:
             raise
         except Exception as error:  # damaged files fail in a dozen ways
-            reason = str(error) or type(error).__name__
+            reason = shorten(error, _MAX_MESSAGE) or type(error).__name__
             raise ValueError(
                 f"cannot go on from checkpoint {str(self.path)!r}: {reason}; delete it"
                 " to start anew"

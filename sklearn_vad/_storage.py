@@ -4,6 +4,7 @@ All storages answer the same: `lengths`, `tail` (the shape of a snippet), `dtype
 and ``read(index, name)``, which returns one checked, read-only bag.
 """
 
+import io
 import json
 import math
 import numbers
@@ -16,6 +17,9 @@ from numpy.lib import format as npy_format
 STORE_FORMAT = 1
 _MAX_NPY_HEADER = 10_000
 _MAX_AXES = 32  # what every version of numpy can hold
+_MAX_INDEX = 2**26  # bytes of a store's bags.json: some million videos
+_MAX_IDS = 2**26  # characters of all ids, each stored as long as the longest
+_MAX_QUOTED = 200  # characters of a file's own text in an error message
 
 
 # --------------------------------------------------------------------------
@@ -23,7 +27,15 @@ _MAX_AXES = 32  # what every version of numpy can hold
 # --------------------------------------------------------------------------
 def bag_name(index, ids=None):
     """Name a bag in an error message: its index, and its id when it has one."""
-    return f"bag {index}" if ids is None else f"bag {index} (id {str(ids[index])!r})"
+    return (
+        f"bag {index}" if ids is None else f"bag {index} (id {shorten(ids[index])!r})"
+    )
+
+
+def shorten(text, most=_MAX_QUOTED):
+    """Return a text as an error message may quote it: a file's line can be 1 GB."""
+    text = str(text)
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
 
 def as_list(values, name, expected):
@@ -152,12 +164,23 @@ def check_same_tail(shapes, ids=None):
             )
 
 
+def as_ids(ids):
+    """Return texts as an array, in which each takes as much as the longest."""
+    longest = max(map(len, ids), default=0)
+    if longest * len(ids) > _MAX_IDS:
+        raise ValueError(
+            f"the longest of {len(ids)} ids has {longest} characters, expected at most"
+            f" {_MAX_IDS // len(ids)}"
+        )
+    return np.asarray(ids, dtype=str)
+
+
 def check_ids(ids, n_bags):
     """Return ids as an array of strings, one per bag and all different."""
     if ids is None:
         return None
     ids = as_list(ids, "ids", "a list with one id per bag")
-    ids = np.asarray([str(i) for i in ids], dtype=str)
+    ids = as_ids([str(i) for i in ids])
     if len(ids) != n_bags:
         raise ValueError(f"got {len(ids)} ids for {n_bags} bags, expected one per bag")
     values, counts = np.unique(ids, return_counts=True)
@@ -182,23 +205,39 @@ def starts_of(lengths):
     return np.cumsum(lengths) - lengths
 
 
+def check_ends(path):
+    """Raise for a pipe or a device, which could be read for ever."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise ValueError("it is a pipe or a device, expected a file")
+
+
+def read_npy_head(stream):
+    """Return (shape, dtype, length of the header) of an array in numpy's format.
+
+    numpy reads as much as a header says it has, 4 GB say, and then complains.
+    """
+    head = io.BytesIO(stream.read(12 + _MAX_NPY_HEADER))
+    version = npy_format.read_magic(head)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"unknown .npy version {version}")
+    reader = (
+        npy_format.read_array_header_1_0
+        if version == (1, 0)
+        else npy_format.read_array_header_2_0
+    )
+    shape, _, dtype = reader(head, max_header_size=_MAX_NPY_HEADER)
+    return shape, dtype, head.tell()
+
+
 def _read_npy_header(path):
     """Return (shape, dtype) of a .npy file without reading any data."""
     try:
+        check_ends(path)
         with open(path, "rb") as file:
-            version = npy_format.read_magic(file)
-            if version not in ((1, 0), (2, 0), (3, 0)):
-                raise ValueError(f"unknown .npy version {version}")
-            reader = (
-                npy_format.read_array_header_1_0
-                if version == (1, 0)
-                else npy_format.read_array_header_2_0
-            )
-            shape, _, dtype = reader(file, max_header_size=_MAX_NPY_HEADER)
-            offset = file.tell()
+            shape, dtype, offset = read_npy_head(file)
             size = os.fstat(file.fileno()).st_size
     except Exception as error:  # damaged headers fail in a dozen ways
-        reason = str(error) or type(error).__name__
+        reason = shorten(error) or type(error).__name__
         raise ValueError(f"is not a readable .npy file: {reason}") from error
     if dtype.hasobject:
         raise ValueError(
@@ -206,7 +245,7 @@ def _read_npy_header(path):
             " save it as a plain float array"
         )
     if len(shape) > _MAX_AXES or any(type(n) is not int or n < 0 for n in shape):
-        raise ValueError(f"is damaged: its header has shape {shape}")
+        raise ValueError(f"is damaged: its header has shape {shorten(shape)}")
     expected = offset + math.prod(shape) * dtype.itemsize
     if size != expected:
         raise ValueError(
@@ -336,7 +375,7 @@ class InStore(InMemory):
         if fingerprints not in (None, self.fingerprints):
             raise ValueError(f"store {self.path!r} changed on disk since it was opened")
         ids, lengths = index.get("ids"), index["lengths"]
-        self.ids = None if ids is None else np.asarray(ids, str)
+        self.ids = ids
         flat = self._open()
         if sum(lengths) != len(flat):
             raise ValueError(
@@ -445,6 +484,10 @@ def is_store(path):
 
 def _read_store_index(path):
     try:
+        check_ends(os.path.join(path, "bags.json"))
+        size = os.path.getsize(os.path.join(path, "bags.json"))
+        if size > _MAX_INDEX:
+            raise ValueError(f"bags.json takes {size} bytes, over {_MAX_INDEX}")
         text = Path(path, "bags.json").read_text(encoding="utf-8")
         index = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
@@ -467,4 +510,8 @@ def _read_store_index(path):
             f"store {path!r} is damaged: its ids don't match its {len(lengths)} bags,"
             " expected one text per bag"
         )
+    try:
+        index["ids"] = None if ids is None else as_ids(ids)
+    except ValueError as error:
+        raise ValueError(f"store {path!r} is damaged: {error}") from error
     return index

@@ -28,6 +28,7 @@ from ._storage import (
     Mapped,
     as_array,
     as_bag,
+    as_ids,
     as_list,
     bag_name,
     check_ids,
@@ -477,9 +478,17 @@ def _check_key(key, n):
     if isinstance(key, slice):
         return key
     if not isinstance(key, tuple):
-        array = np.asarray(key)
+        try:
+            array = np.asarray(key)
+        except ValueError:  # lists of differing length
+            array = np.empty((), object)
         if array.ndim == 1 and array.dtype.kind == "b" and len(array) != n:
             raise IndexError(f"the mask has {len(array)} entries for {n} videos")
+        if array.ndim == 1 and array.dtype.kind in "iu":
+            wrong = (array < -n) | (array >= n)
+            if wrong.any():
+                index = array[np.argmax(wrong)]
+                raise IndexError(f"index {index} is out of range for {n} videos")
         if array.ndim == 1 and array.dtype.kind in "biu":
             return array
         if array.ndim == 1 and array.size == 0:  # [] is an array of floats
@@ -597,9 +606,12 @@ class FrameLabels(np.lib.mixins.NDArrayOperatorsMixin):
         self._starts = starts_of(self.n_frames)
         self.video_labels = np.array([int(m.any()) for m in arrays])
         self.snippet_length = check_snippet_length(snippet_length, len(arrays))
-        self.ids = None if ids is None else np.array([str(i) for i in ids], dtype=str)
-        if ids is not None and len(self.ids) != len(arrays):
-            raise ValueError(f"got {len(self.ids)} ids for {len(arrays)} videos")
+        if ids is not None:
+            ids = as_list(ids, "ids", "a list with one id per video")
+            ids = as_ids([str(i) for i in ids])
+            if len(ids) != len(arrays):
+                raise ValueError(f"got {len(ids)} ids for {len(arrays)} videos")
+        self.ids = ids
 
     @property
     def masks(self):
@@ -672,9 +684,9 @@ def reads_as_rows(X):
     if isinstance(X, Bags):
         return False
     if isinstance(X, (list, tuple)):  # rows as nested lists, never arrays
-        return all([X, *(isinstance(row, (list, tuple)) for row in X)]) and all(
-            np.isscalar(value) for row in X for value in row
-        )
+        fine = all([X, *(isinstance(row, (list, tuple)) for row in X)])
+        fine = fine and len({len(row) for row in X}) == 1
+        return fine and all(np.isscalar(value) for row in X for value in row)
     if hasattr(X, "ndim") and not isinstance(X, np.ndarray):
         return X.ndim == 2  # data frames, sparse matrices, tensors
     return hasattr(X, "__array__") and np.asarray(X).ndim == 2

@@ -24,7 +24,7 @@ from . import _engine
 from ._batching import TrainingBatches
 from ._checkpoint import Checkpoint, key_of
 from ._onnx import OnnxMixin
-from ._storage import as_array
+from ._storage import as_array, bag_name
 from ._tensor_file import check_state
 from .bags import (
     FrameLabels,
@@ -367,6 +367,8 @@ class BaseAnomalyDetector(
         self._validate_params()
         known = hasattr(self, "net_")
         bags, y = self._check_training_input(X, y, reset=not known)
+        if classes is not None:
+            classes = _check_labels("classes", classes)
         if known:
             known_classes = self.classes_
         else:
@@ -693,7 +695,15 @@ class BaseAnomalyDetector(
         check_is_fitted(self, "net_")
         bags = self._check_X(X)
         with _engine.cpu_threads(self.n_jobs):
-            return self._outputs(self.net_, bags, names, bool(self.verbose))
+            outputs = self._outputs(self.net_, bags, names, bool(self.verbose))
+        for i, scores in enumerate(outputs.get("scores", ())):
+            if not np.isfinite(scores).all():
+                raise ValueError(
+                    f"{bag_name(i, bags.ids)} gets scores that are not finite: its"
+                    f" features, up to {np.abs(bags[i]).max():.3g}, or those of the"
+                    " training, are too large for the network"
+                )
+        return outputs
 
     def _outputs(self, net, bags, names, progress=False, view=None):
         """Run a net; a detector that scores a `view` of bags maps it back here."""
@@ -730,6 +740,15 @@ class BaseAnomalyDetector(
                 " whole video; streams need video_weight=0"
             )
         return SnippetStream(self, state)
+
+
+def _check_labels(name, labels):
+    """Return distinct labels as an array of numbers or of texts."""
+    array = as_array(labels, name)
+    array = np.array(array.tolist()) if array.dtype.kind == "O" else array
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "biufU":
+        raise ValueError(f"{name} are {labels!r}, expected both labels, such as [0, 1]")
+    return array
 
 
 def _whole_bag(bag):

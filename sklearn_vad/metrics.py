@@ -50,6 +50,7 @@ __all__ = [
     "score_gap",
 ]
 
+_INTERPOLATIONS = ("step", "trapezoid")
 # An event: frames from `first` up to `last`, which is excluded, and its score.
 EVENT = np.dtype([("first", np.int64), ("last", np.int64), ("score", np.float64)])
 
@@ -381,7 +382,7 @@ def frame_average_precision_score(
     ...                               snippet_length=2)
     0.5
     """
-    if interpolation not in ("step", "trapezoid"):
+    if not isinstance(interpolation, str) or interpolation not in _INTERPOLATIONS:
         raise ValueError(
             f"interpolation must be 'step' or 'trapezoid', got {interpolation!r}"
         )
@@ -528,7 +529,7 @@ def category_roc_auc_score(
     ...                        negatives="all_normal")
     {'Arson': 1.0, 'Theft': 0.666...}
     """
-    if negatives not in ("own", "all_normal"):
+    if not isinstance(negatives, str) or negatives not in ("own", "all_normal"):
         raise ValueError(f"negatives must be 'own' or 'all_normal', got {negatives!r}")
     labels = as_frame_labels(frame_labels, snippet_length)
     members = _find_members(categories, labels.video_labels)
@@ -800,7 +801,12 @@ def unwrap(estimator, X):
 
 def _is_masks(values):
     """Tell whether `values` hold an array per video, not a label per video."""
-    return values is not None and np.ndim(next(iter(values), 0)) == 1
+    if not hasattr(values, "__iter__") or isinstance(values, (str, dict)):
+        return False
+    try:
+        return np.ndim(next(iter(values), 0)) == 1
+    except (TypeError, ValueError):  # an array without axes, ragged lists
+        return False
 
 
 class _FrameScorer:
@@ -817,6 +823,10 @@ class _FrameScorer:
         self._metrics = metrics
 
     def __call__(self, estimator, X, y=None, *, frame_labels=None, snippet_length=None):
+        if not hasattr(X, "__len__"):
+            raise TypeError(
+                f"X has type {type(X).__name__}, expected bags or a list of arrays"
+            )
         labels = self._find_labels(y, frame_labels, snippet_length, len(X))
         check_same_videos(X, labels)
         detector, X = unwrap(estimator, X)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from . import _tensor_file
+from ._storage import shorten
 from ._tensor_file import check_state
 
 __all__ = ["load"]
@@ -39,6 +40,7 @@ _DETECTORS = (
 # What a damaged or hostile file could make us read, or build, at most.
 _MAX_PARAMETERS = 2**16
 _MAX_ARRAY = 2**24
+_MAX_MESSAGE = 4000  # characters: names of tensors come from the file, too
 
 
 class SaveMixin:
@@ -151,7 +153,7 @@ def _load(path, cls=None):
     except OSError:
         raise
     except Exception as error:  # damaged files fail in a dozen ways
-        reason = str(error) or type(error).__name__
+        reason = shorten(error, _MAX_MESSAGE) or type(error).__name__
         raise ValueError(f"cannot load {path!r}: {reason}") from error
 
 

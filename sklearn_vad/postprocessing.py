@@ -157,6 +157,10 @@ def tune_threshold(est, bags, frame_labels, *, far=0.01, snippet_length=16):
     """
     check_is_fitted(est)
     labels = as_frame_labels(frame_labels, snippet_length)
+    if not hasattr(bags, "__len__"):
+        raise TypeError(
+            f"bags are of type {type(bags).__name__}, expected bags or a list of arrays"
+        )
     if len(labels) != len(bags):
         raise ValueError(
             f"got frame labels of {len(labels)} videos for {len(bags)} bags"

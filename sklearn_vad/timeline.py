@@ -10,7 +10,10 @@ A segment is one of a fixed number of equal parts into which a bag is pooled.
 
 import numpy as np
 
+from ._storage import as_array, as_list
 from .bags import check_snippet_length
+
+_MAX_FRAMES = 2**32  # of all videos: five years at 25 frames a second
 
 
 def snippet_bounds(n_snippets, n_frames, snippet_length):
@@ -145,7 +148,10 @@ def expand_scores(snippet_scores, n_frames=None, *, snippet_length=16):
     >>> expand_scores([[0.1, 0.9]], [5], snippet_length=2)
     [array([0.1, 0.1, 0.9, 0.9, 0.9])]
     """
-    snippet_scores = [np.asarray(scores) for scores in snippet_scores]
+    values = as_list(snippet_scores, "scores", "a list with one array per video")
+    snippet_scores = [
+        as_array(scores, f"scores of video {i}") for i, scores in enumerate(values)
+    ]
     for i, scores in enumerate(snippet_scores):
         if scores.ndim != 1 or scores.size == 0:
             raise ValueError(
@@ -157,10 +163,17 @@ def expand_scores(snippet_scores, n_frames=None, *, snippet_length=16):
     n_snippets = np.array([len(scores) for scores in snippet_scores])
     lengths = check_snippet_length(snippet_length, len(snippet_scores))
     if n_frames is None:
-        n_frames = np.maximum(np.round(n_snippets * lengths), 1).astype(np.int64)
+        n_frames = np.maximum(np.round(n_snippets * lengths), 1)
     else:
         n_frames = _check_n_frames(n_frames, len(snippet_scores))
         check_frame_counts(n_snippets, n_frames, lengths)
+    if n_frames.sum(dtype=float) > _MAX_FRAMES:
+        raise ValueError(
+            f"{n_frames.sum(dtype=float):.3g} frames of {len(n_snippets)} videos would"
+            f" take a score each, expected at most {_MAX_FRAMES}; snippet_length is the"
+            f" number of frames that one snippet covers, got {snippet_length!r}"
+        )
+    n_frames = n_frames.astype(np.int64)
     sizes = np.diff(snippet_bounds(n_snippets, n_frames, lengths))
     sizes = np.split(sizes, np.cumsum(n_snippets)[:-1])
     return [np.repeat(*pair) for pair in zip(snippet_scores, sizes, strict=True)]

@@ -594,7 +594,7 @@ def test_unreadable_masks(tmp_path):
         load_shanghaitech_annotations(tmp_path)
     with path.open("wb") as file:
         np.savez(file, gt=np.zeros(3))
-    with error("holds an array of an archive, expected one of numbers"):
+    with error("cannot read"):
         load_shanghaitech_annotations(tmp_path)
     path.write_bytes(b"")
     with error("cannot read"):
@@ -923,3 +923,10 @@ def test_xd_violence_ground_truth(data_dir, tmp_path):
     with error("1 too few"):
         n_frames[7] += 1
         load_concatenated_frame_labels(tmp_path / "gt.npy", videos, n_frames)
+
+
+def test_frame_counts_by_id_have_to_be_complete():
+    ann = Annotations(["a", "b"], [["N"], ["N"]], [0, 0], [[], []])
+    assert ann.frame_labels({"b": 3, "a": 2}).n_frames.tolist() == [2, 3]
+    with pytest.raises(ValueError, match=r"n_frames has none for video 1 \(id 'b'\)"):
+        ann.frame_labels({"a": 2})

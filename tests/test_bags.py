@@ -28,7 +28,12 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.model_selection import train_test_split
 
 from sklearn_vad import Bags, FrameLabels
-from sklearn_vad.bags import check_bags, check_video_labels, reads_as_rows
+from sklearn_vad.bags import (
+    check_bags,
+    check_same_videos,
+    check_video_labels,
+    reads_as_rows,
+)
 
 NAN, INF = np.nan, np.inf
 
@@ -261,6 +266,20 @@ def test_bad_ids(ids, error, match, tmp_path):
         Bags.from_files(paths, ids=ids)
 
 
+@pytest.mark.parametrize(
+    ("ids", "error", "match"),
+    [
+        (["a"], ValueError, "got 1 ids for 2 videos"),
+        (5, TypeError, "one id per video, got int"),
+        (float("inf"), TypeError, "one id per video, got float"),
+        ("ab", TypeError, "one id per video, got str"),
+    ],
+)
+def test_bad_ids_of_frame_labels(ids, error, match):
+    with pytest.raises(error, match=match):
+        FrameLabels([[0], [1]], ids=ids)
+
+
 # --------------------------------------------------------------------------
 # Unusual, but legitimate bags
 # --------------------------------------------------------------------------
@@ -475,11 +494,13 @@ def test_anything_else_gives_bags(bags, key, wanted):
 BAD_KEYS = {
     "3": (3, "index 3 is out of range for 3"),
     "-4": (-4, "index -4 is out of range for 3"),
-    "[0, 3]": ([0, 3], "index 3 is out of bounds"),
+    "[-4, 0]": ([-4, 0], "index -4 is out of range for 3"),
+    "[0, 3]": ([0, 3], "index 3 is out of range for 3"),
     "short mask": ([True, False], "mask has 2 entries for 3"),
     "long mask": (np.ones(4, bool), "mask has 4 entries for 3"),
     "empty mask": (np.ones(0, bool), "mask has 0 entries for 3"),
     "2-D": ([[0, 1]], "expected an integer"),
+    "ragged": ([[0, 1], [2]], "expected an integer"),
     "True": (True, "expected an integer.*got True"),
     "float": (1.0, "expected an integer.*got 1.0"),
     "floats": ([0.0, 1.0], "expected an integer"),
@@ -1705,3 +1726,17 @@ def test_any_frame_labels(data):
             "snippet_length": [lengths[i] for i in order],
         }
         assert np.asarray(y).tolist() == [int(any(masks[i])) for i in order]
+
+
+@pytest.mark.parametrize("source", [[GOOD], None, "folder"])
+def test_bags_are_made_by_class_methods(source):
+    with pytest.raises(TypeError, match=r"^make Bags with Bags.from_list"):
+        Bags(source)
+
+
+def test_frame_labels_of_other_videos():
+    bags = Bags.from_list([GOOD, GOOD], ids=["a", "b"])
+    check_same_videos(bags, FrameLabels([[0], [1]], ids=["a", "b"]))
+    check_same_videos(bags, FrameLabels([[0], [1]]))
+    with pytest.raises(ValueError, match=r"^bag 0 \(id 'a'\) has frame labels of 'b'"):
+        check_same_videos(bags, FrameLabels([[0], [1]], ids=["b", "a"]))

@@ -184,3 +184,10 @@ def test_events_sway_twice_within_a_snippet_beginning_anywhere():
 def test_bad_parameters(params):
     with pytest.raises((ValueError, TypeError), match=next(iter(params))):
         make_bags(**params)
+
+
+def test_true_is_one_step():
+    (bags, _), (other, _) = (
+        make_bags(2, n_steps=n_steps, random_state=0) for n_steps in (True, 1)
+    )
+    assert np.array_equal(bags[0], other[0])

@@ -304,6 +304,21 @@ def test_no_group_on_both_sides(small):
         assert not {i[:-3] for i in bags.ids[train]} & {i[:-3] for i in bags.ids[test]}
 
 
+@pytest.mark.parametrize(
+    ("pattern", "error", "match"),
+    [
+        ("(", ValueError, r"pattern='\(' is no regular expression: missing \)"),
+        (3, TypeError, "pattern is 3, expected a regular expression"),
+        (None, TypeError, "pattern is None, expected a regular expression"),
+        (b"(.+)", TypeError, "pattern is b'.*', expected a regular expression"),
+        (re.compile("b.*"), ValueError, r"\(id 'a'\) does not match the pattern 'b"),
+    ],
+)
+def test_bad_patterns(pattern, error, match):
+    with pytest.raises(error, match=match):
+        source_groups(["a"], pattern)
+
+
 # --------------------------------------------------------------------------
 # The page
 # --------------------------------------------------------------------------

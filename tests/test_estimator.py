@@ -317,6 +317,20 @@ def test_patience_stops_early(small):
     assert est.n_iter_ < 50
 
 
+@pytest.mark.parametrize(
+    "classes", [[], 3, "ab", [[0, 1]], [None, 1j], [["a"], ["b", "c"]]]
+)
+def test_classes_of_partial_fit_are_checked(classes, est, small):
+    with pytest.raises(ValueError, match=r"^classes(:| are .*expected both labels)"):
+        est.partial_fit(*small, classes=classes)
+    assert not hasattr(est, "net_")
+
+
+def test_classes_of_partial_fit_may_be_objects(est, small):
+    classes = np.array([0, 1], dtype=object)
+    assert est.partial_fit(*small, classes=classes).classes_.tolist() == [0, 1]
+
+
 def test_validation_fraction_holds_out_videos_of_both_classes(est, small):
     bags, y = small
     est.set_params(validation_fraction=0.25).fit(bags, y)
@@ -547,3 +561,18 @@ def test_lazy_bags_report_nan_by_name(est, tmp_path):
     bags = Bags.from_files(paths)
     with pytest.raises(ValueError, match=r"'v2'.*NaN"):
         est.fit(bags, [0, 1, 1])
+
+
+def test_scores_that_are_not_finite_are_an_error(est, small, monkeypatch):
+    """Attention overflows at features that a network can't hold."""
+    bags, y = small
+    est.fit(bags, y)
+    scores = {"scores": [np.zeros(2, "f4"), np.array([0, np.nan], "f4")]}
+    monkeypatch.setattr(est, "_outputs", lambda *args: scores)
+    with pytest.raises(ValueError, match=r"^bag 1 gets scores .* up to 3e\+30"):
+        est.score_snippets([np.ones((2, 6)), np.full((2, 6), -3e30)])
+
+
+def test_ragged_lists_are_no_rows(est):
+    with pytest.raises(ValueError, match=r"^bag 0 has shape \(2,\)"):
+        est.fit([[1, 2], [3]], [0, 1])

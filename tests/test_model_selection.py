@@ -197,6 +197,22 @@ def test_wrong_number_of_routed_labels_is_noticed(small):
         )
 
 
+@pytest.mark.parametrize(
+    ("X", "y", "error", "match"),
+    [
+        (None, [[0], [1]], TypeError, "X has type NoneType, expected bags"),
+        ([[[0.0]]], 3, ValueError, "a frame-level scorer needs frame labels"),
+        ([[[0.0]]], np.array(3), ValueError, "a frame-level scorer needs frame labels"),
+        ([[[0.0]]], "ab", ValueError, "a frame-level scorer needs frame labels"),
+        ([[[0.0]]], {"a": [0]}, ValueError, "a frame-level scorer needs frame labels"),
+        ([[[0.0]]], [[[0], [1, 0]]], ValueError, "scorer needs frame labels"),
+    ],
+)
+def test_frame_scorers_refuse_what_is_no_data(X, y, error, match):
+    with pytest.raises(error, match=match):
+        frame_roc_auc_scorer(clone(MIL), X, y)
+
+
 def test_video_labels_alone_are_not_enough_for_a_frame_scorer(small):
     bags, y = small
     with pytest.raises(ValueError, match="needs frame labels"):

@@ -847,3 +847,11 @@ def test_parameters_of_training_and_scoring_may_change(detector, small, tmp_path
         est.score_snippets(small[0]), loaded.score_snippets(small[0]), strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+def test_more_than_a_header_may_hold_is_not_saved(fitted, path):
+    est, before = copy.copy(fitted), path.read_bytes()
+    est.history_ = [{"note": "a" * 2**23}]
+    with pytest.raises(ValueError, match=r"the description takes .* at most 8388608"):
+        est.save(path)
+    assert path.read_bytes() == before

@@ -729,3 +729,9 @@ class StackedSnippetNormalizer(Stacked, SnippetNormalizer):
 )
 def test_check(estimator, check):
     check(estimator)
+
+
+def test_rows_after_longer_bags():
+    est = SegmentPooling(2).fit([np.ones((5, 3))])
+    with pytest.raises(ValueError, match=r"X is 2-D, shape \(4, 3\), .*pass \[video\]"):
+        est.transform(np.ones((4, 3)))

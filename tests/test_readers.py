@@ -1010,8 +1010,8 @@ def test_matlab_logical(tmp_path, kind):
 
 def test_matlab_4_things(tmp_path):
     path = write(tmp_path / "a", np.eye(3) * 1j, "mat 4")
-    with pytest.raises(TypeError, match=r"^bag 0 .*complex128, expected real numbers"):
-        load([path])[0]
+    with pytest.raises(ValueError, match="holds a MATLAB complex array"):
+        load([path])
     path = write(tmp_path / "b", np.array(["text"]), "mat 4")
     with pytest.raises(ValueError, match="holds a MATLAB char array"):
         load([path])
@@ -1194,10 +1194,39 @@ def test_bad_mat(tmp_path, variable, match):
         load(tmp_path)[0]
 
 
-def test_mat_4_trap(tmp_path):
-    head = struct.pack("<5i", 0, 10**6, 10**6, 0, 2)
-    (tmp_path / "a.mat").write_bytes(head + b"x\0" + b"\0" * 80)
-    assert_refused(tmp_path / "a.mat", f"a.mat' {TRAP} 8000000000000 bytes")
+@pytest.mark.parametrize(
+    ("head", "match"),
+    [
+        ((0, 10**6, 10**6, 0, 2), "a variable exceeds the file"),
+        ((0, 2**31 - 1, 2**31 - 1, 1, 2), "a variable exceeds the file"),
+        ((0, 2, 2, 0, 2**31 - 1), "a variable exceeds the file"),
+        ((0, -3, 1, 0, 4), "a variable has no head"),  # the next would be this one
+        ((0, 2, 2, 0, -5), "a variable has no head"),
+        ((60, 2, 2, 0, 2), "a variable has no head"),
+        ((4000, 2, 2, 0, 2), "a variable has no head"),
+        ((2, 2, 2, 0, 2), "holds a MATLAB sparse array"),
+    ],
+)
+def test_mat_4_traps(tmp_path, head, match):
+    head = struct.pack("<5i", *head)
+    (tmp_path / "a.mat").write_bytes(head + b"x\0" + b"\0" * 32)
+    assert_refused(tmp_path / "a.mat", f"a.mat' .*{match}")
+
+
+@pytest.mark.parametrize("stored", ["f8", "f4", "i4", "i2", "u2", "u1"])
+@pytest.mark.parametrize("order", "<>")
+def test_types_and_orders_of_matlab_4(tmp_path, order, stored):
+    array = ramp(4, 3, start=5) // 1
+    code = ["f8", "f4", "i4", "i2", "u2", "u1"].index(stored)
+    with open(tmp_path / "a.mat", "wb") as file:
+        for name, values in (("x", array), ("longer", array + 1)):
+            head = (1000 * (order == ">") + 10 * code, 4, 3, 0, len(name) + 1)
+            file.write(struct.pack(order + "5i", *head) + name.encode() + b"\0")
+            file.write(values.astype(order + stored).tobytes("F"))
+    assert_holds(load(tmp_path, key="longer"), {"a": array + 1})
+    assert scipy.io.loadmat(tmp_path / "a.mat")["longer"].tolist() == (
+        (array + 1).tolist()
+    )
 
 
 @pytest.mark.parametrize("suffix", ["h5", "mat"])

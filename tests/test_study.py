@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
 from sklearn_vad import Bags, FrameLabels
@@ -27,6 +28,12 @@ def study():
         sys.path.remove(BENCHMARKS)
     study.data, study.report, study.settings = study_data, study_report, study_settings
     return study
+
+
+@pytest.fixture(autouse=True)
+def no_trace_of_a_run():
+    yield
+    torch.set_flush_denormal(False)  # which a run sets, in a worker of its own
 
 
 def test_every_video_is_reported_once_and_groups_stay_together(study):

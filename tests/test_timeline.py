@@ -286,3 +286,24 @@ def test_pooling_and_spreading_undo_each_other(n_snippets, n_segments):
         scores = rng.random(n_snippets)
         found = spread_segments(pool_segments(scores, n_segments), n_snippets)
         np.testing.assert_allclose(found, scores, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("n_frames", "length"), [(None, 1e30), (None, 2**32), ([2**62], 2**61)]
+)
+def test_more_frames_than_fit(n_frames, length):
+    match = r"e\+.* frames of 1 videos .*expected at most 4294967296; snippet_length"
+    with pytest.raises(ValueError, match=match):
+        expand_scores([[0.1, 0.2]], n_frames, snippet_length=length)
+
+
+@pytest.mark.parametrize(
+    ("scores", "error", "match"),
+    [
+        (3, TypeError, "scores: expected a list with one array per video, got int"),
+        ([[1, [2]]], ValueError, "scores of video 0: not a rectangular array"),
+    ],
+)
+def test_scores_that_are_none(scores, error, match):
+    with pytest.raises(error, match=match):
+        expand_scores(scores)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._storage import check_ids
+from .._storage import _read_npy_header, check_ends, check_ids, shorten
 from ..bags import FrameLabels, check_snippet_length
 from ._annotations import (
     Annotations,
@@ -31,6 +31,8 @@ from ._annotations import (
 
 _SUFFIX = r"\.(?:mp4|avi|mkv|npy|npz|h5|hdf5|mat|txt)"
 _INTEGER = re.compile(r"-?[0-9]+")
+_MAX_INTEGER = 2**31 - 1  # frames: two and a half years at 25 a second
+_MAX_TEXT = 2**27  # bytes; XD-Violence's annotations take 40 kB
 _XD_NAME = re.compile(r"(.+_label_([A-Z0-9-]+))(?:__[0-9]+)?")
 _XD_CATEGORIES = {
     "A": "Normal",
@@ -60,9 +62,13 @@ class _Video(NamedTuple):
 
 def _read_text(path):
     try:
+        check_ends(path)
+        size = os.path.getsize(path)
+        if size > _MAX_TEXT:
+            raise ValueError(f"it takes {size} bytes, over {_MAX_TEXT}")
         # utf-8-sig leaves out the mark that Windows puts in front.
         return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # a UnicodeDecodeError is a ValueError
         raise ValueError(
             f"cannot read {os.fspath(path)!r}, expected a text in UTF-8: {error}"
         ) from error
@@ -81,7 +87,8 @@ def _at(path, number, line):
         yield
     except ValueError as error:
         raise ValueError(
-            f"{os.fspath(path)!r}, line {number}: {error}; the line is {line!r}"
+            f"{os.fspath(path)!r}, line {number}: {shorten(error, 1000)}; the line is"
+            f" {shorten(line)!r}"
         ) from error
 
 
@@ -114,7 +121,11 @@ def _gather(videos, path):
 
 def _integer(text, expected):
     if not _INTEGER.fullmatch(text):
-        raise ValueError(f"{text!r} is no whole number, expected {expected}")
+        raise ValueError(f"{shorten(text)!r} is no whole number, expected {expected}")
+    if len(text) > 20 or abs(int(text)) > _MAX_INTEGER:
+        raise ValueError(
+            f"{shorten(text)!r} exceeds {_MAX_INTEGER}, expected {expected}"
+        )
     return int(text)
 
 
@@ -303,15 +314,16 @@ def _xd_video(path):
     match = _XD_NAME.fullmatch(video_id(path))
     if match is None:
         raise ValueError(
-            f"the name {path!r} has no category, expected one such as"
+            f"the name {shorten(path)!r} has no category, expected one such as"
             " v=38GQ9L2meyE__#1_label_B1-B2-0 or ..._label_A"
         )
     codes = [code for code in match[2].split("-") if code != "0"]
     mixed = "A" in codes and len(codes) > 1
     if mixed or not codes or not set(codes) <= set(_XD_CATEGORIES):
         raise ValueError(
-            f"the name {path!r} has the categories {match[2]!r}, expected A, or some"
-            f" of {', '.join(list(_XD_CATEGORIES)[1:])}, with hyphens in between"
+            f"the name {shorten(path)!r} has the categories {shorten(match[2])!r},"
+            f" expected A, or some of {', '.join(list(_XD_CATEGORIES)[1:])}, with"
+            " hyphens in between"
         )
     categories = dict.fromkeys(_XD_CATEGORIES[code] for code in codes)
     return match[1], tuple(categories)
@@ -391,17 +403,17 @@ def _read_mask(path):
     """Read a 1-D array of 0 and 1 as bool."""
     name = os.fspath(path)
     try:
-        labels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        shape, dtype = _read_npy_header(path)
+    except ValueError as error:
         raise ValueError(
             f"cannot read {name!r}, expected a .npy file with one 0/1 entry per frame"
-            f" (pickles are never opened): {error}"
+            f" (pickles are never opened): it {error}"
         ) from error
-    shape = getattr(labels, "shape", "of an archive")
-    if len(shape) != 1 or labels.size == 0 or labels.dtype.kind not in "biuf":
+    if len(shape) != 1 or shape[0] == 0 or dtype.kind not in "biuf":
         raise ValueError(
             f"{name!r} holds an array {shape}, expected one of numbers, (n_frames,)"
         )
+    labels = np.load(path, allow_pickle=False)
     wrong = np.flatnonzero((labels != 0) & (labels != 1))
     if len(wrong):
         raise ValueError(

@@ -9,8 +9,9 @@ from itertools import chain
 
 import numpy as np
 
-from .._storage import as_array, as_list, check_ids
+from .._storage import as_array, as_list, check_ids, shorten
 from ..bags import FrameLabels
+from ..timeline import _MAX_FRAMES
 
 _SUFFIX = r"\.(?:mp4|avi|mkv|npy|npz|h5|hdf5|mat|txt)"
 
@@ -51,7 +52,7 @@ def _without_crop(video):
 
 
 def video_name(index, ids):
-    return f"video {index} (id {str(ids[index])!r})"
+    return f"video {index} (id {shorten(ids[index])!r})"
 
 
 # --------------------------------------------------------------------------
@@ -224,7 +225,7 @@ class Annotations:
             event is outside its video, or without frame counts. The message
             names the video.
         """
-        if outside not in ("raise", "drop"):
+        if not isinstance(outside, str) or outside not in ("raise", "drop"):
             raise ValueError(f"outside must be 'raise' or 'drop', got {outside!r}")
         n_frames = as_frame_counts(n_frames, self.ids)
         n_frames = self.n_frames if n_frames is None else n_frames
@@ -232,6 +233,11 @@ class Annotations:
             raise ValueError(
                 "these annotations don't tell the lengths of the videos: pass"
                 " n_frames, one number per video, such as 16 * bags.lengths"
+            )
+        if n_frames.sum(dtype=float) > _MAX_FRAMES:
+            raise ValueError(
+                f"the {len(self)} videos have {n_frames.sum(dtype=float):.3g} frames"
+                f" together, expected at most {_MAX_FRAMES}, a label for each in memory"
             )
         self._check_events_known()
         masks = [self._mask(i, n, outside) for i, n in enumerate(n_frames)]

@@ -202,7 +202,7 @@ def source_groups(ids, pattern=_SOURCE):
     Raises
     ------
     ValueError
-        When a name does not match; the message has it.
+        When a name does not match; the message has it. For a pattern that is none.
 
     Examples
     --------
@@ -212,17 +212,24 @@ def source_groups(ids, pattern=_SOURCE):
     """
     ids = getattr(ids, "ids", ids)
     names = as_list(ids, "ids", "bags with ids, or a list with one id per video")
+    if not isinstance(getattr(pattern, "pattern", pattern), str):
+        raise TypeError(f"pattern is {pattern!r}, expected a regular expression")
+    try:
+        pattern = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern=} is no regular expression: {error}") from error
     return merge_groups([_source(i, name, pattern) for i, name in enumerate(names)])
 
 
 def _source(index, name, pattern):
     if not isinstance(name, str):
         raise TypeError(f"id {index} has type {type(name).__name__}, expected a text")
-    match = re.fullmatch(pattern, name)
+    match = pattern.fullmatch(name)
     source = match and match[min(1, match.re.groups)]
     if source is None:
         raise ValueError(
-            f"video {index} (id {str(name)!r}) does not match the pattern {pattern!r},"
+            f"video {index} (id {str(name)!r}) does not match the pattern"
+            f" {pattern.pattern!r},"
             " expected one that tells the source of every name"
         )
     return source

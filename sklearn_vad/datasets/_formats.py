@@ -18,19 +18,26 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy_format
-from scipy.io import loadmat, matlab, whosmat
+from scipy.io import matlab
 
 from .._storage import (
     _float_dtype,
     _read_npy_header,
     _to_dtype,
+    read_npy_head,
+    shorten,
 )
 
 _MAX_NPY_HEADER = 10_000
 _MAX_MAT_HEADER = 4096  # class, shape and name of a variable
 _MAX_LINE = 4 * 2**20  # bytes of a line of text
 _MAX_LISTED = 20  # names in an error message
-_HDF5_HARMLESS = (2, 3, 5, 6)  # shuffle, checksum, n-bit and scale-offset filters
+# Filters of HDF5 by number: shuffle, checksum, n-bit, scale-offset, and packings.
+_HDF5_HARMLESS = (2, 3, 5, 6)
+_HDF5_LIARS = (5, 6)
+_HDF5_GZIP, _HDF5_SZIP = 1, 4
+_HDF5_PACKINGS = {_HDF5_GZIP: "gzip", _HDF5_SZIP: "szip", 32000: "lzf"}
+_HDF5_SLACK = 64  # bytes that checksums and heads of other filters add to a chunk
 
 
 def suffix_of(path):
@@ -56,7 +63,7 @@ def read_part(part, path, key, name):
     except _UnfitError as error:
         raise ValueError(f"{name} {error}") from error
     except Exception as error:  # damaged files fail in a hundred ways
-        reason = str(error) or type(error).__name__
+        reason = shorten(error) or type(error).__name__
         raise ValueError(f"{name} is not a readable {suffix} file: {reason}") from error
 
 
@@ -67,7 +74,7 @@ def _choose(key, names):
         return key
     if key is None and len(names) == 1:
         return names[0]
-    listed = ", ".join(map(repr, names[:_MAX_LISTED])) or "none"
+    listed = ", ".join(map(repr, map(shorten, names[:_MAX_LISTED]))) or "none"
     if len(names) > _MAX_LISTED:
         listed += f" and {len(names) - _MAX_LISTED} more"
     if key is not None:
@@ -97,11 +104,11 @@ def _check_promise(path, shape, dtype):
     """Raise if a file promises more data than one of its size would hold."""
     n_bytes = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0:
-        raise _UnfitError(f"is damaged: it promises an array of shape {shape}")
+        raise _UnfitError(f"is damaged: it promises an array of shape {shorten(shape)}")
     if n_bytes > _most_bytes(path):
         raise _UnfitError(
-            f"is damaged or a trap: it promises {n_bytes} bytes for shape {shape},"
-            f" but is a file of {os.path.getsize(path)} bytes"
+            f"is damaged or a trap: it promises {shorten(n_bytes)} bytes for shape"
+            f" {shorten(shape)}, but is a file of {os.path.getsize(path)} bytes"
         )
 
 
@@ -137,21 +144,16 @@ def _npz_member(path, key):
 
 def _npz_header(path, key):
     with _npz_member(path, key) as (stream, size):
-        reader = (
-            npy_format.read_array_header_1_0
-            if npy_format.read_magic(stream) == (1, 0)
-            else npy_format.read_array_header_2_0
-        )
-        shape, _, dtype = reader(stream, max_header_size=_MAX_NPY_HEADER)
-        expected = stream.tell() + math.prod(shape) * dtype.itemsize
+        shape, dtype, length = read_npy_head(stream)
+    expected = length + math.prod(shape) * dtype.itemsize
     if dtype.hasobject:
         raise _UnfitError(
             f"holds pickled objects (dtype {dtype}), which are never read"
         )
     if size != expected:
         raise _UnfitError(
-            f"is damaged: its array promises {expected} bytes for shape {shape},"
-            f" there are {size}"
+            f"is damaged: its array promises {expected} bytes for shape"
+            f" {shorten(shape)}, there are {size}"
         )
     _check_promise(path, shape, dtype)
     return shape, dtype
@@ -191,28 +193,75 @@ def _hdf5_header(path, key):
             raise _UnfitError(f"holds no array: {dataset.name!r} is empty or one value")
         _check_promise(path, shape, dtype)
         _check_promise(path, dataset.chunks or (), dtype)
-        if _count_packings(dataset) > 1:  # each unpacks to up to a thousand times
-            raise _UnfitError(f"is a trap: {dataset.name!r} is packed more than once")
         if 0 not in shape and dataset.id.get_storage_size() == 0:
             raise _UnfitError(f"is incomplete: {dataset.name!r} was never written")
+        _packing(dataset)
         return shape, dtype
 
 
-def _count_packings(dataset):
-    """Return how many filters of an HDF5 array may make data far smaller."""
+def _packing(dataset):
+    """Return (place, number) of the filter that packs an HDF5 array, or None.
+
+    Raises for filters of which nobody can tell how much they unpack to.
+    """
     plist = dataset.id.get_create_plist()
-    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
-    return sum(code not in _HDF5_HARMLESS for code in filters)
+    filters = [plist.get_filter(i) for i in range(plist.get_nfilters())]
+    packings = [(i, f[0]) for i, f in enumerate(filters) if f[0] in _HDF5_PACKINGS]
+    unknown = {f[0] for f in filters} - {*_HDF5_HARMLESS, *_HDF5_PACKINGS}
+    if len(packings) > 1:  # each unpacks to up to a thousand times
+        raise _UnfitError(f"is a trap: {dataset.name!r} is packed more than once")
+    if unknown:
+        raise _UnfitError(
+            f"is packed by the HDF5 filter of number {min(unknown)}, expected"
+            f" {', '.join(_HDF5_PACKINGS.values())}"
+        )
+    n_bytes = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+    for number, _, values, _ in filters:  # which say themselves how much they make
+        made = math.prod(values[2:5:2]) if number in _HDF5_LIARS else 0
+        if made > n_bytes:
+            raise _UnfitError(f"is a trap: a filter of {dataset.name!r} lies")
+    return packings[0] if packings else None
+
+
+def _check_chunks(dataset, path):
+    """Raise where a packed chunk of an HDF5 array unpacks to more than it should.
+
+    libhdf5 unpacks it to the end, and only then finds it too long.
+    """
+    place, number = _packing(dataset) or (0, None)
+    if number not in (_HDF5_GZIP, _HDF5_SZIP):  # the third makes 90 times as much
+        return
+    chunks = []
+    dataset.id.chunk_iter(chunks.append)
+    n_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize + _HDF5_SLACK
+    for chunk in chunks:
+        if chunk.filter_mask >> place & 1:  # this one was left as it is
+            continue
+        if number == _HDF5_GZIP and chunk.size * 1032 <= _most_bytes(path):
+            continue  # zlib can't do more
+        packed = dataset.id.read_direct_chunk(chunk.chunk_offset)[1]
+        if number == _HDF5_GZIP:
+            unpacker = zlib.decompressobj()
+            unpacker.decompress(packed, n_bytes)
+            too_long = bool(unpacker.unconsumed_tail)
+        else:
+            too_long = int.from_bytes(packed[:4], "little") > n_bytes
+        if too_long:
+            raise _UnfitError(
+                f"is damaged or a trap: a chunk of {dataset.name!r} unpacks to more"
+                f" than its {n_bytes} bytes"
+            )
 
 
 def _hdf5_data(path, key):
     with _hdf5_dataset(path, key) as dataset:
+        _check_chunks(dataset, path)
         return dataset[()]
 
 
 # .mat ---------------------------------------------------------------------
-# For versions 5 to 7.2 scipy is not asked: some damaged files bring it down, with
-# the whole process, and it unpacks as much as a file says. The format:
+# scipy is not asked: some damaged files bring it down, with the whole process, some
+# let it run for ever, and it unpacks as much as a file says. The format:
 # mathworks.com/help/pdf_doc/matlab/matfile_format.pdf
 _MAT_MATRIX, _MAT_PACKED = 14, 15
 _MAT_NAME, _MAT_SHAPE, _MAT_FLAGS = 1, 5, 6
@@ -240,6 +289,9 @@ _MAT_CLASSES = {
     14: "int64",
     15: "uint64",
 }
+_MAT4_STORED = {0: "f8", 1: "f4", 2: "i4", 3: "i2", 4: "u2", 5: "u1"}
+_MAT4_STORED |= {100 + code: stored for code, stored in _MAT4_STORED.items()}
+_MAT4_KINDS = {0: "float64", 1: "char", 2: "sparse"}  # all numbers are doubles
 _MAT_OTHERS = {1: "cell", 2: "struct", 3: "object", 4: "char", 5: "sparse"}
 
 
@@ -286,13 +338,32 @@ def _mat_variable(path, key, version):
 
 def _mat4_variables(path):
     """Yield the names and variables of a file of version 4."""
-    for name, shape, kind in whosmat(path):
-        kind = "float64" if kind == "double" else kind  # all numbers were
-        yield name, _Variable(shape, kind, partial(_mat4_array, path, name))
+    with open(path, "rb") as file:
+        end = os.fstat(file.fileno()).st_size
+        order = "<" if 0 <= struct.unpack("<i", file.read(4))[0] < 5000 else ">"
+        file.seek(0)
+        while head := file.read(20):
+            code, *shape, is_complex, n_name = struct.unpack(order + "5i", head)
+            stored = _MAT4_STORED.get(code // 10)  # 1000 says: big-endian
+            kind = _MAT4_KINDS.get(code % 10)
+            if stored is None or kind is None or n_name < 0 or min(shape) < 0:
+                raise _UnfitError("is damaged: a variable has no head")
+            dtype = np.dtype(order + stored)
+            start = file.tell() + n_name
+            stop = start + math.prod(shape) * dtype.itemsize * (2 if is_complex else 1)
+            if stop > end:
+                raise _UnfitError(
+                    "is truncated or damaged: a variable exceeds the file"
+                )
+            name = file.read(n_name).strip(b"\0").decode("latin-1")
+            read = partial(_mat4_array, path, start, dtype, shape)
+            yield name, _Variable(tuple(shape), "complex" if is_complex else kind, read)
+            file.seek(stop)
 
 
-def _mat4_array(path, name):
-    return loadmat(path, variable_names=[name])[name]
+def _mat4_array(path, start, dtype, shape):
+    n = math.prod(shape)
+    return np.fromfile(path, dtype, n, offset=start).reshape(shape, order="F")
 
 
 def _mat5_variables(path):
@@ -390,7 +461,7 @@ def _numbers(number, words):
         return np.array([float(word) for word in words])
     except ValueError as error:
         raise _UnfitError(
-            f"is no text of numbers only: line {number}: {error};"
+            f"is no text of numbers only: line {number}: {shorten(error)};"
             " pattern takes other files from a folder"
         ) from error
 

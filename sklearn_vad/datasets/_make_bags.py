@@ -87,6 +87,8 @@ def make_bags(
     """
     if min_snippets > max_snippets:
         raise ValueError(f"min_snippets={min_snippets} exceeds {max_snippets=}")
+    n_steps = None if n_steps is None else int(n_steps)  # numpy refuses True
+    snippet_length = int(snippet_length)
     rng = _generator(random_state)
     world = _World(n_features, n_steps, difficulty, rng)
     n_anomalous = min(max(round(n_bags * anomalous_fraction), 1), n_bags - 1)
