@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from . import _engine
+from ._scoring import score_pairs
 from ._storage import as_array, as_bag
 
 __all__ = ["SnippetStream", "push_together"]
@@ -125,7 +126,7 @@ def push_together(streams, snippets):
         for s, x in zip(streams, current, strict=True)
     ]
     with _engine.cpu_threads(streams[0]._n_jobs):
-        scores = _engine.score_pairs(
+        scores = score_pairs(
             streams[0]._net,
             torch.from_numpy(np.stack(current)),
             torch.from_numpy(np.stack(previous)),

@@ -13,7 +13,7 @@ from sklearn_vad import (
     STAAnomalyDetector,
 )
 from sklearn_vad import functional as vad
-from sklearn_vad._engine import run_bags
+from sklearn_vad._scoring import run_bags
 from sklearn_vad.bags import Bags
 from sklearn_vad.datasets import make_bags
 from sklearn_vad.layers import values_per_snippet

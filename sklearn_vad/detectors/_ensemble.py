@@ -19,10 +19,11 @@ from tqdm.auto import tqdm
 
 from .._engine import draw_seed
 from .._levels import N_QUANTILES, balance_threshold, find_quantiles, to_levels
+from .._scores import SnippetScoresMixin
 from .._storage import as_array
 from .._tensor_file import check_state, check_tensors
 from ..bags import check_bags, check_same_videos, check_video_labels, reads_as_rows
-from ..base import SnippetScoresMixin, _all_or_nothing
+from ..base import _all_or_nothing
 from ..persistence import SaveMixin
 
 # What `fit` leaves, beside the members, their scales and their weights.

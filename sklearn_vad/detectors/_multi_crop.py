@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._engine import draw_seed
 from .._onnx import OnnxMixin
+from .._scores import SnippetScoresMixin
 from .._storage import as_array
 from .._tensor_file import check_state
 from ..bags import (
@@ -22,7 +23,7 @@ from ..bags import (
     check_same_videos,
     check_video_labels,
 )
-from ..base import BaseAnomalyDetector, SnippetScoresMixin
+from ..base import BaseAnomalyDetector
 from ..online import push_together
 from ..persistence import SaveMixin
 from ..timeline import check_frame_counts
