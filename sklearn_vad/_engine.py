@@ -162,7 +162,10 @@ class _Saving(Callback):
         self.stop = stop
 
     def on_epoch_end(self, net, **kwargs):
-        self.checkpoint.write(net, self.stop)
+        try:
+            self.checkpoint.write(net, self.stop)
+        except KeyboardInterrupt as interrupt:  # see `Net.notify`
+            raise _InterruptedError from interrupt
 
 
 class _CosineDecay(Callback):
@@ -211,6 +214,10 @@ class _Progress(Callback):
 # --------------------------------------------------------------------------
 class _StopTrainingError(Exception):
     """No error but a callback's wish: the end of training."""
+
+
+class _InterruptedError(Exception):
+    """A user's own Ctrl-C, where one of a callback would be understood."""
 
 
 class _NotFiniteError(_StopTrainingError):
@@ -523,6 +530,8 @@ def _run_epochs(net, batches, validate, n_epochs, guard):
     except _NotFiniteError as error:
         guard.mend(net)
         return str(error)
+    except _InterruptedError as error:
+        raise KeyboardInterrupt from error
     except _StopTrainingError:
         pass
     return None

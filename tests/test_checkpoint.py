@@ -328,6 +328,18 @@ def test_a_crash_while_writing_keeps_the_last_good_one(half_done, videos, monkey
     assert state_of(resumed) == state_of(whole)
 
 
+def test_ctrl_c_while_writing_is_no_end(half_done, videos, monkeypatch):
+    def interrupted(fd):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        clone(MIL).fit(*videos, checkpoint=half_done.parents[1])
+    monkeypatch.undo()
+    resumed = clone(MIL).fit(*videos, checkpoint=half_done.parents[1])
+    assert state_of(resumed) == state_of(clone(MIL).fit(*videos))
+
+
 def test_stale_parts_are_removed(half_done, videos):
     stale = half_done.parent / ".training.safetensors.part-0"
     fresh = half_done.parent / ".training.safetensors.part-1"
