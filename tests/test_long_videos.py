@@ -78,6 +78,15 @@ def test_pieces_of_ddl_are_exact(params, videos):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
+def test_pieces_in_bfloat16(videos):
+    est = clone(DDL).set_params(precision="bfloat16").fit(*videos)
+    whole = est.score_snippets(long_ones())
+    snippet = 4 * values_per_snippet(est.net_.module_, (8,))
+    est.set_params(memory_limit=(held_by_ddl(LONG) + 7 * snippet) / 2**30)
+    for one, other in zip(whole, est.score_snippets(long_ones()), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=5e-3)
+
+
 def test_pieces_were_taken(videos, monkeypatch):
     """The comparison above would hold without any pieces, too."""
     est = clone(DDL).fit(*videos)
