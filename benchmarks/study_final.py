@@ -4,7 +4,7 @@ import numpy as np
 from study import measure
 from study_data import c3d_full, load_ucf_crime
 from study_report import draw_videos, resampled_aucs
-from study_settings import CLASSES, FINAL
+from study_settings import CLASSES
 from tqdm.auto import tqdm
 
 import sklearn_vad
@@ -16,9 +16,7 @@ N_COMPONENTS = 256
 
 def make_best():
     """Return the configuration, unfitted; it takes C3D segments as they are."""
-    members = [
-        CLASSES[name](n_components=N_COMPONENTS, **FINAL[name]) for name in MEMBERS
-    ]
+    members = [CLASSES[name](n_components=N_COMPONENTS) for name in MEMBERS]
     return EnsembleAnomalyDetector(members, video_weight=1.0, random_state=0, verbose=1)
 
 

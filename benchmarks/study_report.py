@@ -23,7 +23,7 @@ from study import (
     versions,
 )
 from study_data import DATASETS, match_lengths, split, untouched
-from study_settings import LR_FACTORS
+from study_settings import LR_FACTORS, TABLES
 from tqdm.auto import tqdm
 
 from sklearn_vad.timeline import snippet_bounds
@@ -388,7 +388,7 @@ def collect_table(args, name, settings):
     """Return the rows of one table, and its differences."""
     runs = Runs(args.data, args.work, args.seeds)
     rows = rows_of(runs, settings)
-    if name not in ("c3d_tuned", "beyond", "c3d_fixed", "c3d_final"):
+    if name not in ("c3d_tuned", "beyond", "c3d_fixed"):
         rows += control_rows(runs, settings[0].dataset)
     if name == "c3d":
         rows += flat_rows(runs, settings[1])
@@ -456,10 +456,11 @@ def report(args):
 
 
 def merge(old, new):
-    """Return the old results with all that is new put in its place."""
+    """Return the old results of tables that there still are, and all that is new."""
     both = {**old, **new}
     for name in ("tables", "differences"):
-        both[name] = {**old[name], **new[name]}
+        kept = {table: old[name][table] for table in old[name] if table in TABLES}
+        both[name] = {**kept, **new[name]}
     return both
 
 

@@ -15,13 +15,6 @@ from sklearn_vad.functional import mutual_cosine_embedding_loss
 # How an epoch is chosen, in every table: on videos kept for it.
 SELECTION = {"validation_score": "balanced_frame_roc_auc", "patience": 5}
 LR_FACTORS = (0.3, 3.0)
-# What the best epochs of the C3D runs were on average, for training without selection.
-FINAL = {
-    "DDL": {"max_epochs": 4, "lr_decay": None},
-    "DAM": {"max_epochs": 7, "lr_decay": None},
-    "STA": {"max_epochs": 6, "lr_decay": None},
-    "MIL ranking": {"max_epochs": 2, "lr_decay": None},
-}
 
 
 # --------------------------------------------------------------------------
@@ -198,11 +191,6 @@ TABLES = {
         Setting(name, "c3d", name, {"max_epochs": 12}, published, traced=True)
         for name in ("MIL ranking", "DDL")
         for published in (False, True)
-    ],
-    # Trained on all that is not scored, for as many epochs as were best on average.
-    "c3d_final": [
-        Setting("MIL ranking, as published", "c3d", "MIL ranking", published=True),
-        *(s._replace(fixed=True, params=FINAL[s.method]) for s in methods("c3d")),
     ],
     "c3d_tuned": [
         Setting("MIL ranking, as published", "c3d", "MIL ranking", published=True),

@@ -72,6 +72,8 @@ def test_tables_without_new_runs_stay(report, results):
     assert merged["differences"]["c3d"] == results["differences"]["c3d"]
     assert merged["agreement"] == results["agreement"]
     assert merged["n_seeds"] == 7
+    old = {**results, "tables": {**results["tables"], "gone": [row]}}
+    assert "gone" not in report.merge(old, new)["tables"]
 
 
 def test_pictures_of_the_page_exist():
