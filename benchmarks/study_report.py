@@ -593,6 +593,7 @@ def draw_all(results, folder):
 def draw(rows, path):
     """Draw a row of dots, one a seed, for every setting; the bar is the mean."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     rows = [row for row in rows if row["name"] != "control: random"]
     labels = list(dict.fromkeys(row["name"] for row in rows))
@@ -616,6 +617,7 @@ def draw(rows, path):
             ax.plot(np.mean(values), place, "|", ms=13, mew=2.5, color=color)
         ax.set_xlabel(TITLES[column])
         ax.grid(axis="x", alpha=0.3)
+        ax.xaxis.set_major_locator(MaxNLocator(5, prune="both"))
     axes[0].set_yticks(range(len(labels)), labels, fontsize=8)
     axes[0].invert_yaxis()
     figure.savefig(path, dpi=110)
