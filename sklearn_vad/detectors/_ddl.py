@@ -310,6 +310,10 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
     -----
     Attention looks at the whole video, so scores can't be computed online.
 
+    The paper's `sigma` and `kernel_size` are of ragged videos. Where videos are
+    pooled into 32 segments, which cover more time each, ``sigma=1, kernel_size=3``
+    did better (docs/results.md).
+
     References
     ----------
     .. [1] Y. Pu and X. Wu, "Locality-aware attention network with
