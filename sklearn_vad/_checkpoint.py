@@ -67,7 +67,7 @@ def key_of(detector, seed, data):
     digest.update(repr([(name, params[name]) for name in names]).encode())
     for part in data:
         _add_data(digest, part)
-    return digest.hexdigest()[:32]
+    return f"{type(detector).__name__}-{digest.hexdigest()[:24]}"
 
 
 def _add_data(digest, data):
@@ -131,6 +131,11 @@ class Checkpoint:
     """
 
     def __init__(self, folder, key, seed, device):
+        if not isinstance(folder, (str, os.PathLike)):
+            raise TypeError(
+                f"checkpoint has type {type(folder).__name__}, expected the path of a"
+                " folder"
+            )
         self.path = Path(os.fsdecode(folder), key, _FILE)
         self.device = device
         try:

@@ -481,11 +481,16 @@ def train(
     """
     stop = None if validate is None else _early_stopping(net.max_epochs, patience)
     saved = checkpoint and checkpoint.saved
-    if saved and saved.values["finished"]:
+    n_done = len(saved.values["history"]) if saved else 0
+    finished = saved and saved.values["finished"]
+    if saved and progress:
+        some = f"{n_done} of {net.max_epochs} epochs are"
+        what = "the whole training is" if finished else some
+        tqdm.write(f"{what} in {str(checkpoint.path)!r}")
+    if finished:
         checkpoint.restore(net, stop)
         net.module_.eval()
         return
-    n_done = len(saved.values["history"]) if saved else 0
     guard = _FiniteGuard()
     extra = {
         "progress": _Progress(n_done) if progress else None,

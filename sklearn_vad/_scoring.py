@@ -4,8 +4,6 @@ A module is ``module(X, mask) -> dict`` of (B, T). What it may say besides decid
 videos are run that don't fit the memory, see `_run_long`.
 """
 
-import math
-
 import numpy as np
 import torch
 from tqdm.auto import tqdm
@@ -14,8 +12,8 @@ from ._batching import collate, scoring_groups
 from ._storage import bag_name
 from .layers import values_per_snippet
 
-# Feature values in one scoring batch, for speed: 64 MiB of float32. What the memory
-# allows may be less.
+# Numbers that a scoring batch needs at once, all layers' included, for speed: 64 MiB of
+# float32. Beyond, they are gone from the caches before they are used again.
 _SCORING_VALUES = 2**24
 
 
@@ -84,8 +82,8 @@ def _run_together(net, bags, names):
 # --------------------------------------------------------------------------
 def _snippets_at_once(module, snippet_shape, n_bytes):
     """Return how many snippets may go through the network together, 1 at least."""
-    most = n_bytes // (4 * values_per_snippet(module, snippet_shape))
-    return max(int(min(most, _SCORING_VALUES // math.prod(snippet_shape))), 1)
+    n_values = min(n_bytes // 4, _SCORING_VALUES)
+    return max(int(n_values // values_per_snippet(module, snippet_shape)), 1)
 
 
 def _run_long(net, bag, names, memory_limit, what):
@@ -103,9 +101,9 @@ def _run_long(net, bag, names, memory_limit, what):
     held = 4 * len(bag) * getattr(module, "held_per_snippet", 0) or whole
     if held > free:
         raise ValueError(
-            f"{what} of {len(bag)} snippets needs about {held / 2**30:.2g} GiB, since"
-            f" the attention of {type(module).__name__} sees the whole video;"
-            f" memory_limit is {memory_limit:g} GiB"
+            f"{what} of {len(bag)} snippets needs about {held / 2**30:.3g} GiB, since"
+            f" the attention of {type(module).__name__} sees the whole video; raise"
+            f" memory_limit, which is {memory_limit:.3g} GiB"
         )
     if whole <= free:
         return _run_together(net, [bag], names)[0]

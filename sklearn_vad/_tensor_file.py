@@ -6,6 +6,7 @@ write it: fitted detectors (`persistence`) and trainings on their way (`_checkpo
 """
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -100,6 +101,11 @@ def read(path, kind, format):
         if text is None:
             raise ValueError(f"no {kind} of sklearn_vad is in it")
         saved = json.loads(text)
+        if kind == "detector" and "checkpoint" in saved:
+            raise ValueError(
+                "it is the checkpoint of a training, no fitted detector: call fit(...,"
+                " checkpoint=...) as before, then save"
+            )
         if saved.get("format") != format:
             raise ValueError(
                 f"it has format {saved.get('format')!r}, expected {format}; it was"
@@ -131,6 +137,8 @@ def write_whole(path, data):
     data : bytes
     """
     folder, name = os.path.split(path)
+    if folder and not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", folder)
     _remove_stale_parts(Path(folder), name)
     part = os.path.join(folder, f".{name}.part-{uuid.uuid4().hex}")
     try:
@@ -162,8 +170,8 @@ def _check_header(path):
         size = os.fstat(file.fileno()).st_size
     if not 0 < length <= min(_MAX_HEADER, size - 8):
         raise ValueError(
-            f"it is truncated or no safetensors file: the header would take {length} of"
-            f" {size} bytes, expected at most {_MAX_HEADER}"
+            "it is truncated, or no file that `save` wrote: no safetensors header is in"
+            f" its {size} bytes"
         )
 
 

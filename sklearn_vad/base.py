@@ -506,7 +506,9 @@ class BaseAnomalyDetector(
 
     def _check_validation_frames(self, bags, labels):
         """Raise before training what would fail after its first epoch."""
-        check_frame_counts(bags.lengths, labels.n_frames, labels.snippet_length)
+        ids = bags.ids if labels.ids is None else labels.ids
+        lengths = labels.snippet_length
+        check_frame_counts(bags.lengths, labels.n_frames, lengths, ids)
         n_anomalous = sum(int(mask.sum()) for mask in labels.masks)
         if n_anomalous in (0, labels.n_frames.sum()):
             raise ValueError(
@@ -586,6 +588,7 @@ class BaseAnomalyDetector(
     def _run(self, X, names):
         """Return outputs of the network by name, as lists of (n_snippets_i,)."""
         check_is_fitted(self, "net_")
+        self._check_memory_limit()
         bags = self._check_X(X)
         with _engine.cpu_threads(self.n_jobs):
             outputs = self._outputs(self.net_, bags, names, bool(self.verbose))
@@ -597,6 +600,14 @@ class BaseAnomalyDetector(
                     " training, are too large for the network"
                 )
         return outputs
+
+    def _check_memory_limit(self):
+        """Raise for a limit that was set after `fit`, which checks all parameters."""
+        limit = self.memory_limit
+        if not isinstance(limit, Real) or not limit > 0:
+            raise ValueError(
+                f"memory_limit={limit!r}, expected a number of GiB above 0"
+            )
 
     def _outputs(self, net, bags, names, progress=False, view=None):
         """Run a net; a detector that scores a `view` of bags maps it back here."""

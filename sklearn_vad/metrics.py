@@ -88,7 +88,8 @@ def _count_by_snippet(labels, snippet_scores):
     """Return scores, frames of the three kinds, and videos, of all snippets."""
     scores = check_scores(snippet_scores, len(labels))
     n_snippets = np.array([len(own) for own in scores])
-    check_frame_counts(n_snippets, labels.n_frames, labels.snippet_length)
+    lengths = labels.snippet_length
+    check_frame_counts(n_snippets, labels.n_frames, lengths, labels.ids)
     video = np.repeat(np.arange(len(labels)), n_snippets)
     anomalous, normal = _count_frames(labels, n_snippets)
     background = normal * labels.video_labels[video]
@@ -809,6 +810,15 @@ def _is_masks(values):
         return False
 
 
+def _named_as(bags, labels):
+    """Return frame labels that errors can name by the ids of the bags."""
+    if labels.ids is not None or getattr(bags, "ids", None) is None:
+        return labels
+    named = labels[:]
+    named.ids = bags.ids
+    return named
+
+
 class _FrameScorer:
     """A scorer for ``scoring=`` that finds frame labels in y or in metadata.
 
@@ -829,6 +839,7 @@ class _FrameScorer:
             )
         labels = self._find_labels(y, frame_labels, snippet_length, len(X))
         check_same_videos(X, labels)
+        labels = _named_as(X, labels)
         detector, X = unwrap(estimator, X)
         table = make_table(labels, detector.score_snippets(X))
         values = {name: metric(table) for name, metric in self._metrics.items()}

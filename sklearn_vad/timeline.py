@@ -10,7 +10,7 @@ A segment is one of a fixed number of equal parts into which a bag is pooled.
 
 import numpy as np
 
-from ._storage import as_array, as_list
+from ._storage import as_array, as_list, bag_name
 from .bags import check_snippet_length
 
 _MAX_FRAMES = 2**32  # of all videos: five years at 25 frames a second
@@ -66,12 +66,14 @@ def snippet_bounds(n_snippets, n_frames, snippet_length):
     return np.append(first, ends[-1]).astype(np.int64)
 
 
-def check_frame_counts(n_snippets, n_frames, snippet_length):
+def check_frame_counts(n_snippets, n_frames, snippet_length, ids=None):
     """Raise when frame labels can't belong to the bags they came with.
 
     Parameters
     ----------
     n_snippets, n_frames, snippet_length : ndarray of shape (n_videos,)
+    ids : sequence of str, default=None
+        Names of the videos, for the message.
 
     Raises
     ------
@@ -85,8 +87,9 @@ def check_frame_counts(n_snippets, n_frames, snippet_length):
     wrong = (gap > 2) & (gap > 0.1 * n_snippets)
     if wrong.any():
         i = int(np.argmax(wrong))
+        name = bag_name(i, ids).replace("bag", "video", 1)
         raise ValueError(
-            f"video {i} has {n_snippets[i]} snippets, but its {n_frames[i]} frames"
+            f"{name} has {n_snippets[i]} snippets, but its {n_frames[i]} frames"
             f" fill {filled[i]:.1f} snippets of {snippet_length[i]:g} frames: "
             + _why_counts_differ(n_snippets, n_frames, filled, i)
         )

@@ -307,6 +307,19 @@ def test_no_folder(videos, tmp_path):
             clone(MIL).fit(*videos, checkpoint=path)
 
 
+def test_no_path(videos):
+    with pytest.raises(TypeError, match="checkpoint has type int, expected the path"):
+        clone(MIL).fit(*videos, checkpoint=3)
+
+
+def test_says_that_it_goes_on(half_done, videos, capsys):
+    est = clone(MIL).set_params(verbose=1)
+    est.fit(*videos, checkpoint=half_done.parents[1])
+    assert f"2 of 4 epochs are in {str(half_done)!r}" in capsys.readouterr().out
+    est.fit(*videos, checkpoint=half_done.parents[1])
+    assert f"the whole training is in {str(half_done)!r}" in capsys.readouterr().out
+
+
 def test_warm_start(videos, tmp_path):
     est = clone(MIL).set_params(warm_start=True).fit(*videos, checkpoint=tmp_path)
     with pytest.raises(ValueError, match="goes on from its own weights"):

@@ -4,6 +4,8 @@ import os
 import pickle
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -221,3 +223,19 @@ def test_code_of_the_docs_runs(client, tmp_path, monkeypatch, capsys):
     assert names["client"].id != client.id
     assert "lr" in capsys.readouterr().out
     assert 0 <= names["search"].best_score_ <= 1
+
+
+def test_script_of_the_docs_runs(tmp_path):
+    (script,) = re.findall(r"```python script\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert "max_epochs=20" in script
+    path = tmp_path / "search.py"
+    path.write_text(script.replace("max_epochs=20", "max_epochs=1"))
+    run = subprocess.run(
+        [sys.executable, path],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "'lr': 0.001" in run.stdout or "'lr': 0.0001" in run.stdout
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2 * 3 + 1

@@ -131,7 +131,7 @@ def test_crops_go_in_pieces(videos):
 def test_ddl_says_what_it_needs(videos):
     est = clone(DDL).fit(*videos).set_params(memory_limit=held_by_ddl(100) / 2**30)
     bags = Bags.from_list(long_ones(), ids=["a", "b", "c", "d"])
-    need = f"{held_by_ddl(LONG) / 2**30:.2g}"
+    need = f"{held_by_ddl(LONG) / 2**30:.3g}"
     match = rf"bag 0 \(id 'a'\) of 150 snippets needs about {need} GiB, .* LANet sees"
     with pytest.raises(ValueError, match=match):
         est.score_snippets(bags)
@@ -166,6 +166,9 @@ def test_sta_says_what_it_needs(videos):
 def test_bad_limits(limit, videos):
     with pytest.raises(ValueError, match="memory_limit"):
         clone(MIL).set_params(memory_limit=limit).fit(*videos)
+    est = clone(MIL).fit(*videos).set_params(memory_limit=limit)
+    with pytest.raises(ValueError, match=r"memory_limit=.*, expected a number of GiB"):
+        est.score_snippets(videos[0])
 
 
 # --------------------------------------------------------------------------

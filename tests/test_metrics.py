@@ -22,7 +22,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_vad import FrameLabels
+from sklearn_vad import FrameLabels, MILRankingAnomalyDetector
 from sklearn_vad.metrics import (
     anomalous_roc_auc_score,
     balanced_frame_roc_auc_score,
@@ -941,6 +941,19 @@ def test_frame_scorers_give_both_from_one_inference(problem):
         ),
     }
     assert detector.n_calls_ == 3
+
+
+def test_scorer_names_the_video_as_the_bags_do(small):
+    bags, y = small
+    masks = [mask.copy() for mask in y.masks]
+    masks[3] = masks[3][: len(masks[3]) // 2]
+    masks[3][0] = True
+    est = MILRankingAnomalyDetector(max_epochs=1, random_state=0).fit(bags, y)
+    match = rf"video 3 \(id '{bags.ids[3]}'\) has {len(bags[3])} snippets"
+    with pytest.raises(ValueError, match=match):
+        frame_roc_auc_scorer(est, bags, FrameLabels(masks))
+    with pytest.raises(ValueError, match=match):
+        est.fit(bags, y, validation=(bags, FrameLabels(masks)))
 
 
 @pytest.mark.parametrize("scorer", [*SCORERS, frame_scorers])

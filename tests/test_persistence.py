@@ -575,7 +575,7 @@ def test_huge_headers_are_not_read(path):
         file.write(struct.pack("<Q", 2**30))
         file.truncate(2**31)  # a sparse file
     tracemalloc.start()
-    with refused(path, f"header would take {2**30} of {2**31} bytes"):
+    with refused(path, f"no safetensors header is in its {2**31} bytes"):
         sklearn_vad.load(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -855,3 +855,15 @@ def test_more_than_a_header_may_hold_is_not_saved(fitted, path):
     with pytest.raises(ValueError, match=r"the description takes .* at most 8388608"):
         est.save(path)
     assert path.read_bytes() == before
+
+
+def test_no_such_folder(fitted, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such folder: '.*/missing'"):
+        fitted.save(tmp_path / "missing" / "detector.safetensors")
+
+
+def test_a_checkpoint_is_no_detector(small, tmp_path):
+    clone(MIL).fit(*small, checkpoint=tmp_path)
+    (path,) = tmp_path.glob("*/training.safetensors")
+    with refused(path, "it is the checkpoint of a training, no fitted detector"):
+        sklearn_vad.load(path)
