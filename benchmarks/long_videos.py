@@ -14,6 +14,7 @@ import resource
 import tempfile
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from sklearn_vad import (
     DDLAnomalyDetector,
     MILRankingAnomalyDetector,
     STAAnomalyDetector,
+    _scoring,
+    load,
 )
 
 DETECTORS = {
@@ -58,9 +61,14 @@ class Watch:
         return (int(resident) - int(shared)) * resource.getpagesize()
 
 
-def measure(pipe, detector, path, limit):
-    """Score one store; send (peak beyond the start in bytes, seconds) or an error."""
-    bags = Bags.open(path)
+def measure(detector, store, limit):
+    """Return scores, peak memory in bytes beyond the start, and seconds; or an error.
+
+    Without a limit, the video goes whole.
+    """
+    bags, detector = Bags.open(store), load(detector)
+    if limit is None:
+        _scoring._SCORING_VALUES, limit = 2**40, 2**10
     detector.memory_limit = limit
     detector.score_snippets([np.array(bags[0][:64])])  # what is loaded on first use
     started = time.perf_counter()
@@ -68,21 +76,14 @@ def measure(pipe, detector, path, limit):
         with Watch() as watch:
             scores = detector.score_snippets(bags)[0]
     except ValueError as error:
-        pipe.send((str(error), None, None))
-        return
-    seconds = time.perf_counter() - started
-    pipe.send((scores, watch.most - watch.before, seconds))
+        return str(error), None, None
+    return scores, watch.most - watch.before, time.perf_counter() - started
 
 
 def in_process(*args):
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=measure, args=(theirs, *args))
-    process.start()
-    theirs.close()
-    found = ours.recv()
-    process.join()
-    return found
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(measure, *args).result()
 
 
 def make_store(folder, n_snippets, n_features, seed):
@@ -109,11 +110,12 @@ def main(argv=None):
             if args.only not in (None, name):
                 continue
             detector.set_params(max_epochs=1, random_state=0, n_jobs=1)
-            detector.fit(small, np.arange(8) % 2)
-            whole = in_process(detector, short, 64.0)[0]
+            saved = Path(folder, "detector.safetensors")
+            detector.fit(small, np.arange(8) % 2).save(saved)
+            whole = in_process(saved, short, None)[0]
             tight = args.limit * args.both_fit / args.snippets
-            pieces = in_process(detector, short, tight)[0]
-            scores, peak, seconds = in_process(detector, day, args.limit)
+            pieces = in_process(saved, short, tight)[0]
+            scores, peak, seconds = in_process(saved, day, args.limit)
             print(f"{name}: ", end="")
             if isinstance(scores, str):
                 print(f"refused: {scores}")

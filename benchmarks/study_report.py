@@ -58,6 +58,8 @@ README_ROWS = (
     "STA",
     "MIL ranking",
     "MIL ranking, as published",
+    "DDL + DAM + STA + MIL ranking, video_weight=1",
+    "control: MIL ranking, constant per video",
     "control: minus length",
 )
 ENSEMBLES = {
