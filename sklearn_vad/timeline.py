@@ -183,7 +183,7 @@ def expand_scores(snippet_scores, n_frames=None, *, snippet_length=16):
 
 
 def _check_n_frames(n_frames, n_videos):
-    counts = np.asarray(n_frames)
+    counts = as_array(n_frames, "n_frames")
     if counts.shape != (n_videos,):
         raise ValueError(
             f"n_frames has shape {counts.shape}, expected one number for each of"

@@ -127,6 +127,7 @@ def test_expand_scores_without_frame_counts():
         ([[0.1], [0.2]], [16], r"shape \(1,\), expected one number for each of 2"),
         ([[0.1]], 16, r"shape \(\), expected one number for each of 1"),
         ([[0.1]], [16.5], "whole numbers >= 1, got"),
+        ([[0.1], [0.2]], [[16, 16], [16]], "n_frames: not a rectangular array"),
         ([[0.1], [0.2]], [16, 0], "whole numbers >= 1, got"),
         ([[0.1], []], [16, 16], r"video 1 have shape \(0,\)"),
         ([[[0.1]]], [16], r"video 0 have shape \(1, 1\)"),
