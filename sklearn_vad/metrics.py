@@ -424,7 +424,7 @@ def false_alarm_rate(frame_labels, snippet_scores, *, threshold=0.5, snippet_len
     """
     if not isinstance(threshold, Real):
         raise TypeError(f"threshold must be a number, got {threshold!r}")
-    if np.isnan(threshold):
+    if threshold != threshold:  # NaN; numpy takes no integer beyond 64 bits
         raise ValueError("threshold must be a number, got NaN")
     table = make_table(frame_labels, snippet_scores, snippet_length)
     return _false_alarm_rate(table, threshold)

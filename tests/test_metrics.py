@@ -855,6 +855,7 @@ def test_bad_interpolation(interpolation):
 def test_bad_threshold():
     with pytest.raises(ValueError, match="threshold must be a number, got NaN"):
         false_alarm_rate([[0]], [[0.5]], threshold=np.nan)
+    assert false_alarm_rate([[0]], [[0.5]], threshold=10**30) == 0
     with pytest.raises(TypeError, match=r"threshold must be a number, got '0\.5'"):
         false_alarm_rate([[0]], [[0.5]], threshold="0.5")
 
