@@ -62,7 +62,7 @@ def draw_seed(random_state):
 
 def resolve_device(device):
     """Return a torch device; "auto" is CUDA where there is one."""
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)

@@ -810,6 +810,16 @@ def _is_masks(values):
         return False
 
 
+def count_bags(X):
+    """Return how many bags there are, of what has not been checked yet."""
+    try:
+        return len(X)
+    except TypeError as error:
+        raise TypeError(
+            f"X has type {type(X).__name__}, expected bags or a list of arrays: {error}"
+        ) from error
+
+
 def _named_as(bags, labels):
     """Return frame labels that errors can name by the ids of the bags."""
     if labels.ids is not None or getattr(bags, "ids", None) is None:
@@ -833,11 +843,7 @@ class _FrameScorer:
         self._metrics = metrics
 
     def __call__(self, estimator, X, y=None, *, frame_labels=None, snippet_length=None):
-        if not hasattr(X, "__len__"):
-            raise TypeError(
-                f"X has type {type(X).__name__}, expected bags or a list of arrays"
-            )
-        labels = self._find_labels(y, frame_labels, snippet_length, len(X))
+        labels = self._find_labels(y, frame_labels, snippet_length, count_bags(X))
         check_same_videos(X, labels)
         labels = _named_as(X, labels)
         detector, X = unwrap(estimator, X)

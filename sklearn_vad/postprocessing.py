@@ -10,7 +10,15 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_is_fitted
 
-from .metrics import EVENT, as_frame_labels, check_scores, make_table, runs_of, unwrap
+from .metrics import (
+    EVENT,
+    as_frame_labels,
+    check_scores,
+    count_bags,
+    make_table,
+    runs_of,
+    unwrap,
+)
 from .timeline import expand_scores
 
 __all__ = ["find_events", "smooth_scores", "tune_threshold"]
@@ -157,14 +165,9 @@ def tune_threshold(est, bags, frame_labels, *, far=0.01, snippet_length=16):
     """
     check_is_fitted(est)
     labels = as_frame_labels(frame_labels, snippet_length)
-    if not hasattr(bags, "__len__"):
-        raise TypeError(
-            f"bags are of type {type(bags).__name__}, expected bags or a list of arrays"
-        )
-    if len(labels) != len(bags):
-        raise ValueError(
-            f"got frame labels of {len(labels)} videos for {len(bags)} bags"
-        )
+    n_bags = count_bags(bags)
+    if len(labels) != n_bags:
+        raise ValueError(f"got frame labels of {len(labels)} videos for {n_bags} bags")
     if labels.video_labels.all():
         raise ValueError(
             f"none of the {len(labels)} videos is normal: false alarms are counted in"

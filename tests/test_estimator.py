@@ -576,3 +576,10 @@ def test_scores_that_are_not_finite_are_an_error(est, small, monkeypatch):
 def test_ragged_lists_are_no_rows(est):
     with pytest.raises(ValueError, match=r"^bag 0 has shape \(2,\)"):
         est.fit([[1, 2], [3]], [0, 1])
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", np.array([]), None, 3.5])
+def test_devices_that_are_none(device, small):
+    est = MILRankingAnomalyDetector(max_epochs=1, random_state=0, device=device)
+    with pytest.raises(ValueError, match="device=.* can't be used"):
+        est.fit(*small)

@@ -201,6 +201,7 @@ def test_wrong_number_of_routed_labels_is_noticed(small):
     ("X", "y", "error", "match"),
     [
         (None, [[0], [1]], TypeError, "X has type NoneType, expected bags"),
+        (np.array(3), [[0], [1]], TypeError, "X has type ndarray, expected bags"),
         ([[[0.0]]], 3, ValueError, "a frame-level scorer needs frame labels"),
         ([[[0.0]]], np.array(3), ValueError, "a frame-level scorer needs frame labels"),
         ([[[0.0]]], "ab", ValueError, "a frame-level scorer needs frame labels"),
