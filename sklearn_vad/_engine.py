@@ -360,6 +360,21 @@ def _settings(layer):
     }
 
 
+def _check_callbacks(callbacks):
+    """Return skorch callbacks, or pairs of a name and one, as a list."""
+    callbacks = list(callbacks or [])
+    for given in callbacks:
+        pair = isinstance(given, tuple) and len(given) == 2
+        callback = given[1] if pair else given
+        kind = callback if isinstance(callback, type) else type(callback)
+        if not issubclass(kind, Callback):
+            raise TypeError(
+                f"callbacks hold {given!r}, expected skorch callbacks, or pairs of a"
+                " name and one"
+            )
+    return callbacks
+
+
 def build_net(
     make_module,
     loss_terms,
@@ -418,7 +433,7 @@ def build_net(
         lr=lr,
         max_epochs=max_epochs,
         train_split=None,
-        callbacks=list(callbacks or []),
+        callbacks=_check_callbacks(callbacks),
         device=str(resolve_device(device)),
         precision=precision,
         generator=generator,

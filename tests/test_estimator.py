@@ -581,5 +581,18 @@ def test_ragged_lists_are_no_rows(est):
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", np.array([]), None, 3.5])
 def test_devices_that_are_none(device, small):
     est = MILRankingAnomalyDetector(max_epochs=1, random_state=0, device=device)
-    with pytest.raises(ValueError, match="device=.* can't be used"):
+    with pytest.raises(ValueError, match=r"device=.* can't be used"):
         est.fit(*small)
+
+
+@pytest.mark.parametrize("wrong", [5, print, ("name",), ("name", 5), [Callback()]])
+def test_callbacks_that_are_none(wrong, small):
+    est = MILRankingAnomalyDetector(max_epochs=1, callbacks=[Callback(), wrong])
+    with pytest.raises(TypeError, match=r"callbacks hold .*, expected skorch"):
+        est.fit(*small)
+
+
+def test_callbacks_may_be_classes_and_have_names(small):
+    given = [Callback, ("name", Callback())]
+    est = MILRankingAnomalyDetector(max_epochs=1, callbacks=given).fit(*small)
+    assert "name" in dict(est.net_.callbacks_)
