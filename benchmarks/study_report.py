@@ -30,7 +30,6 @@ from sklearn_vad.timeline import snippet_bounds
 
 DOCS = Path(__file__).parents[1] / "docs"
 N_RESAMPLES = 500
-BASELINE_METRIC = "frame_roc_auc_score"
 SELECTION_METRIC = "balanced_frame_roc_auc_score"
 COLUMNS = {
     "frame_roc_auc_score": "frame AUC",
