@@ -16,6 +16,7 @@ import pickle
 import random
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -29,6 +30,10 @@ from sklearn_vad.datasets import make_bags
 # parent trains and loads once, alone, so that its children have all they need.
 CONTEXT = multiprocessing.get_context("fork")
 TIMEOUT = 600.0
+# tqdm's own lock is shared with forked children, and one that is killed keeps it: the
+# parent would wait for ever. A lock of threads is not shared; no thread watches bars.
+tqdm.set_lock(threading.RLock())
+tqdm.monitor_interval = 0
 
 
 def data():
