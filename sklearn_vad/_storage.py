@@ -9,6 +9,7 @@ import json
 import math
 import numbers
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ _MAX_AXES = 32  # what every version of numpy can hold
 _MAX_INDEX = 2**26  # bytes of a store's bags.json: some million videos
 _MAX_IDS = 2**26  # characters of all ids, each stored as long as the longest
 _MAX_QUOTED = 200  # characters of a file's own text in an error message
+_ONE_PARSES = threading.RLock()
 
 
 # --------------------------------------------------------------------------
@@ -212,9 +214,11 @@ def check_ends(path):
 
 
 def read_npy_head(stream):
-    """Return (shape, dtype, length of the header) of an array in numpy's format.
+    """Return (shape, dtype, order, length of the header) of numpy's format.
 
-    numpy reads as much as a header says it has, 4 GB say, and then complains.
+    numpy reads as much as a header says it has, 4 GB say, and then complains. It parses
+    one as a Python literal, in which two threads disturb each other in Python 3.11
+    ("AST constructor recursion depth mismatch"), hence the lock.
     """
     head = io.BytesIO(stream.read(12 + _MAX_NPY_HEADER))
     version = npy_format.read_magic(head)
@@ -225,8 +229,22 @@ def read_npy_head(stream):
         if version == (1, 0)
         else npy_format.read_array_header_2_0
     )
-    shape, _, dtype = reader(head, max_header_size=_MAX_NPY_HEADER)
-    return shape, dtype, head.tell()
+    with _ONE_PARSES:
+        shape, turned, dtype = reader(head, max_header_size=_MAX_NPY_HEADER)
+    return shape, dtype, "F" if turned else "C", head.tell()
+
+
+def read_npy(path, mmap=False):
+    """Return the array of a .npy file, whose header was read and checked before."""
+    with open(path, "rb") as file:
+        shape, dtype, order, offset = read_npy_head(file)
+    if mmap:
+        return np.memmap(path, dtype, "r", offset, shape, order)
+    n_values = math.prod(shape)
+    array = np.fromfile(path, dtype, n_values, offset=offset)
+    if len(array) != n_values:
+        raise ValueError(f"it ends after {len(array)} values of {n_values}")
+    return array.reshape(shape, order=order)
 
 
 def _read_npy_header(path):
@@ -234,7 +252,7 @@ def _read_npy_header(path):
     try:
         check_ends(path)
         with open(path, "rb") as file:
-            shape, dtype, offset = read_npy_head(file)
+            shape, dtype, _, offset = read_npy_head(file)
             size = os.fstat(file.fileno()).st_size
     except Exception as error:  # damaged headers fail in a dozen ways
         reason = shorten(error) or type(error).__name__
@@ -352,7 +370,7 @@ class InFiles:
         else:
             _, dtype = self._headers[index]
         self._check_unchanged(index, name)
-        bag = _to_dtype(np.load(self.paths[index], allow_pickle=False), dtype)
+        bag = _to_dtype(read_npy(self.paths[index]), dtype)
         _check_finite(bag, name)
         bag.flags.writeable = False
         return bag
@@ -399,7 +417,7 @@ class InStore(InMemory):
                 f"store {self.path!r} is damaged: snippets.npy has shape {shape}"
                 f" and dtype {dtype}, expected native floats of 2 or more axes"
             )
-        return npy_format.open_memmap(self._data_path, mode="r")
+        return read_npy(self._data_path, mmap=True)
 
     def read(self, index, name):
         # A file cut short under a memory map kills the process on access.

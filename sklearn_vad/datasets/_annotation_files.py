@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._storage import _read_npy_header, check_ends, check_ids, shorten
+from .._storage import _read_npy_header, check_ends, check_ids, read_npy, shorten
 from ..bags import FrameLabels, check_snippet_length
 from ._annotations import (
     Annotations,
@@ -413,7 +413,7 @@ def _read_mask(path):
         raise ValueError(
             f"{name!r} holds an array {shape}, expected one of numbers, (n_frames,)"
         )
-    labels = np.load(path, allow_pickle=False)
+    labels = read_npy(path)
     wrong = np.flatnonzero((labels != 0) & (labels != 1))
     if len(wrong):
         raise ValueError(

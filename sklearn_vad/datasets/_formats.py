@@ -5,6 +5,7 @@ would hold is refused before any are read: see `_most_bytes`. Files are stranger
 input: errors of damaged ones are all ValueErrors, in bounded time and memory.
 """
 
+import io
 import itertools
 import math
 import os
@@ -17,18 +18,17 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib import format as npy_format
 from scipy.io import matlab
 
 from .._storage import (
     _float_dtype,
     _read_npy_header,
     _to_dtype,
+    read_npy,
     read_npy_head,
     shorten,
 )
 
-_MAX_NPY_HEADER = 10_000
 _MAX_MAT_HEADER = 4096  # class, shape and name of a variable
 _MAX_LINE = 4 * 2**20  # bytes of a line of text
 _MAX_LISTED = 20  # names in an error message
@@ -122,7 +122,7 @@ def _npy_header(path, key):
 
 
 def _npy_data(path, key):
-    return np.load(path, allow_pickle=False)
+    return read_npy(path)
 
 
 # .npz ---------------------------------------------------------------------
@@ -144,7 +144,7 @@ def _npz_member(path, key):
 
 def _npz_header(path, key):
     with _npz_member(path, key) as (stream, size):
-        shape, dtype, length = read_npy_head(stream)
+        shape, dtype, _, length = read_npy_head(stream)
     expected = length + math.prod(shape) * dtype.itemsize
     if dtype.hasobject:
         raise _UnfitError(
@@ -161,9 +161,9 @@ def _npz_header(path, key):
 
 def _npz_data(path, key):
     with _npz_member(path, key) as (stream, _):
-        return npy_format.read_array(
-            stream, allow_pickle=False, max_header_size=_MAX_NPY_HEADER
-        )
+        data = stream.read()
+    shape, dtype, order, length = read_npy_head(io.BytesIO(data))
+    return np.frombuffer(data, dtype, offset=length).reshape(shape, order=order)
 
 
 # .h5, .hdf5, and .mat of version 7.3 ----------------------------------------
