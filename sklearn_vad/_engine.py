@@ -26,9 +26,9 @@ from tqdm.auto import tqdm
 from ._tensor_file import check_tensors
 from .layers import Dropout, initialise
 
-OPTIMIZERS = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
+OPTIMIZERS = {  # Adam in one pass over the weights: unfused, a third of a DAM step
+    "adam": functools.partial(torch.optim.Adam, fused=True),
+    "adamw": functools.partial(torch.optim.AdamW, fused=True),
     "adagrad": torch.optim.Adagrad,
     "sgd": torch.optim.SGD,
 }

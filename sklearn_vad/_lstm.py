@@ -9,50 +9,7 @@ gradient of the recurrent weights in one product over all steps.
 import torch
 from torch.autograd.function import once_differentiable
 
-_SMALL = 2**22  # multiplications that are not worth a detour
-_ONEDNN = None
-if torch.backends.mkldnn.is_available():
-    _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-
-
-def product(x, weight):
-    """Return ``x @ weight.T``, in float32 on CPUs by the faster of two libraries.
-
-    PyTorch multiplies float32 matrices by MKL, which can be slow on processors
-    of other makers than its own; oneDNN, which PyTorch has too and
-    uses inside `torch.nn.LSTM`, does not. It is reached by an operator that
-    torch keeps for its own compiler, so it may be missing.
-
-    Parameters
-    ----------
-    x : Tensor of shape (M, n)
-    weight : Tensor of shape (k, n)
-
-    Returns
-    -------
-    product : Tensor of shape (M, k)
-    """
-    plain = x.device.type != "cpu" or x.dtype != torch.float32 or _ONEDNN is None
-    if plain or x.numel() * len(weight) < _SMALL:
-        return x @ weight.t()
-    return _ONEDNN(x.contiguous(), weight.contiguous(), None, "none", [], "")
-
-
-class _Product(torch.autograd.Function):
-    """`product` with gradients by `product`."""
-
-    @staticmethod
-    def forward(ctx, x, weight):
-        ctx.save_for_backward(x, weight)
-        return product(x, weight)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        x, weight = ctx.saved_tensors
-        grad_x = product(grad, weight.t()) if ctx.needs_input_grad[0] else None
-        grad_weight = product(grad.t(), x.t()) if ctx.needs_input_grad[1] else None
-        return grad_x, grad_weight
+from ._products import linear, product
 
 
 class _LastHidden(torch.autograd.Function):
@@ -156,7 +113,7 @@ def last_hidden(lstm, x, scale=None):
         dtype = torch.get_autocast_dtype(device)
     with torch.autocast(device, enabled=False):
         rows = x.flatten(0, -2).to(dtype)
-        gates = _Product.apply(rows, weight_ih.to(dtype)).to(bias.dtype)
+        gates = linear(rows, weight_ih.to(dtype)).to(bias.dtype)
         gates = gates.unflatten(0, x.shape[:-1])
         if scale is None:
             gates = gates.transpose(0, 1)  # (steps, M, 4 * hidden_size)

@@ -22,6 +22,7 @@ References
 """
 
 import functools
+import itertools
 import math
 
 import torch
@@ -29,6 +30,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ._criss_cross import CHUNK, criss_cross
+from ._products import goes_to_onednn, product
 
 __all__ = [
     "criss_cross_attention",
@@ -46,6 +48,10 @@ __all__ = [
 ]
 
 BIAS_ENTRIES = 2**23  # of the logits' bias of one block of queries: 32 MiB in float32
+_PRIOR_ROWS = 64, 512  # of the prior's product at once, at least and at most
+_ROWS = 256  # queries at once in products by oneDNN
+_ROW_ENTRIES = 2**21  # of their weights at most, which shall stay in the caches
+_LONG = 256  # snippets from which on a head is worth products of its own
 
 
 # --------------------------------------------------------------------------
@@ -335,40 +341,57 @@ def locality_prior(n_snippets, sigma):
     return torch.exp(-(position[:, None] - position).square() / (2 * sigma))
 
 
-def _prior_band(n_snippets, sigma, dtype, device):
-    """Return the prior's rows over three neighbouring blocks, ``(L, 3 L)``.
-
-    Row i is snippet i of the middle block. L is where the prior falls below
-    what `dtype` can add to a row's sum, so nothing outside of the three blocks
-    counts; a wider prior makes do with one block of all snippets.
-    """
+def _prior_reach(n_snippets, sigma, dtype):
+    """Return the distance from which on the prior counts nothing in a row's sum."""
     tail = -math.log(torch.finfo(dtype).eps / 16)
-    n = min(max(16, math.ceil(math.sqrt(2 * sigma * tail))), n_snippets)
-    row = torch.arange(n, dtype=torch.float64, device=device)
-    column = torch.arange(-n, 2 * n, dtype=torch.float64, device=device)
+    return min(math.ceil(math.sqrt(2 * sigma * tail)), n_snippets)
+
+
+class _PriorProduct(torch.autograd.Function):
+    """Some rows of G V, in time and memory linear in T; its own gradient, as G = G'.
+
+    Row by row G is the same but for a shift, so a block of rows is a product of one
+    small matrix with the snippets that they reach; these are not copied.
+    """
+
+    @staticmethod
+    def forward(ctx, value, sigma, first, n_rows):
+        ctx.sigma, ctx.first, ctx.n_snippets = sigma, first, value.shape[-2]
+        return _shifted_products(value, sigma, first, n_rows)
+
+    @staticmethod
+    def backward(ctx, grad):
+        # Rows of grad are those from `first` on: seen from them, the output begins
+        # `first` rows earlier.
+        back = _PriorProduct.apply(grad, ctx.sigma, -ctx.first, ctx.n_snippets)
+        return back, None, None, None
+
+
+def _shifted_products(value, sigma, first, n_rows):
+    """Return ``sum_j G[first + i, j] value[j]`` for i below `n_rows`."""
+    n_bags, n_heads, n_snippets, _ = value.shape
+    reach = _prior_reach(max(n_snippets, n_rows), sigma, value.dtype)
+    n = min(max(reach, _PRIOR_ROWS[0]), _PRIOR_ROWS[1])
+    band = _prior_band(n, reach, sigma, value)
+    value = value.transpose(1, 2).flatten(2)  # all heads at once, mostly a view
+    blocks = []
+    for i in range(first, first + n_rows, n):
+        begin, end = i - reach, min(i + n, first + n_rows) + reach
+        start = min(max(begin, 0), n_snippets)
+        stop = max(min(end, n_snippets), start)
+        rows = band[: end - begin - 2 * reach, start - begin : stop - begin]
+        blocks.append(rows.expand(n_bags, -1, -1).bmm(value[:, start:stop]))
+    out = torch.cat(blocks, dim=1) if len(blocks) > 1 else blocks[0]
+    return out.unflatten(2, (n_heads, -1)).transpose(1, 2)
+
+
+def _prior_band(n, reach, sigma, like):
+    """Return n rows of G from `reach` columns before to `reach` after, no others."""
+    row = torch.arange(n, dtype=torch.float64, device=like.device)
+    column = torch.arange(-reach, n + reach, dtype=torch.float64, device=like.device)
     distance = (row[:, None] - column).square()
-    return torch.exp(-distance / (2 * sigma)).where(distance <= n * n, 0).to(dtype)
-
-
-def _apply_prior(value, sigma):
-    """Return G V, (B, heads, T, d), in time and memory linear in T."""
-    n_snippets = value.shape[-2]
-    band = _prior_band(n_snippets, sigma, value.dtype, value.device)
-    n = len(band)
-    n_blocks = -(-n_snippets // n)
-    # One empty block before, one after, and zeros to fill up the last one.
-    padded = F.pad(value, (0, 0, n, n + n_blocks * n - n_snippets))
-    blocks = padded.unflatten(-2, (n_blocks + 2, n))  # (B, heads, blocks, L, d)
-    windows = torch.cat([blocks[:, :, i : n_blocks + i] for i in range(3)], dim=-2)
-    return (band @ windows).flatten(-3, -2)[..., :n_snippets, :]
-
-
-def _apply_prior_to_rows(value, sigma, first, n_rows):
-    """Return some rows of G V, from what the prior lets them see."""
-    reach = len(_prior_band(value.shape[-2], sigma, value.dtype, "cpu"))
-    begin = max(first - reach, 0)
-    seen = value[..., begin : first + n_rows + reach, :]
-    return _apply_prior(seen, sigma)[..., first - begin : first - begin + n_rows, :]
+    band = torch.exp(-distance / (2 * sigma)).where(distance <= reach * reach, 0)
+    return band.to(like.dtype)  # whose tail would be denormal numbers, which are slow
 
 
 def _for_blocks(x):
@@ -380,6 +403,30 @@ def _for_blocks(x):
     d = x.shape[-1]
     x = F.pad(x, (0, -d % 8)) if d % 8 else x
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _softmax(query, key, value, mask):
+    """Return softmax(Q K^T) V without a T x T tensor."""
+    no_grad = not torch.is_grad_enabled() or not query.requires_grad
+    if mask is None and no_grad and key.shape[-2] >= _LONG and goes_to_onednn(query):
+        return _softmax_by_products(query, key, value)
+    # One row of the mask, (B, 1, 1, T), for all queries.
+    attend = None if mask is None else mask[:, None, None, :]
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=attend, scale=1.0
+    )
+
+
+def _softmax_by_products(query, key, value):
+    """As torch's attention does it in blocks, by the faster library; no gradients."""
+    out = torch.empty_like(query)
+    step = max(min(_ROWS, _ROW_ENTRIES // key.shape[-2]), 16)
+    for b, head in itertools.product(range(query.shape[0]), range(query.shape[1])):
+        keys, values = key[b, head], value[b, head].t()
+        for i in range(0, query.shape[-2], step):
+            weights = product(query[b, head, i : i + step], keys).softmax(dim=-1)
+            out[b, head, i : i + step] = product(weights, values)
+    return out
 
 
 def _attend_with_prior(query, key, value, mask, prior, first):
@@ -477,12 +524,10 @@ def locality_aware_attention(
     if sigma is not None and prior == "before":
         out = _softmax_with_prior(*inputs, sigma, mask, first)
     else:
-        # One row of the mask, (B, 1, 1, T), for all queries.
-        attend = None if mask is None else mask[:, None, None, :]
-        out = F.scaled_dot_product_attention(*inputs, attn_mask=attend, scale=1.0)
+        out = _softmax(*inputs, mask)
     out = out[..., : value.shape[-1]]
     if sigma is not None and prior == "after":
-        out = out + _apply_prior_to_rows(value, sigma, first, query.shape[-2])
+        out = out + _PriorProduct.apply(value, sigma, first, query.shape[-2])
     return out if mask is None else out.masked_fill(~keep, 0)
 
 

@@ -15,7 +15,7 @@ from sklearn_vad.detectors._dam import (
     DissimilarityAttention,
     weighted_ranking_loss_terms,
 )
-from sklearn_vad.layers import Dropout, initialise
+from sklearn_vad.layers import Dropout, Linear, initialise
 
 LENGTHS = [1, 3, 16, 40, 9]
 Y = [1, 0, 1, 0, 1]
@@ -315,9 +315,9 @@ def test_default_network_has_the_papers_shapes():
     }
     assert [type(layer) for layer in net.mlp] == [
         Dropout,
-        nn.Linear,
+        Linear,
         nn.ReLU,
-        nn.Linear,
+        Linear,
     ]
     assert net.mlp[0].p == 0.2
 

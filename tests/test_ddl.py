@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from sklearn_vad import Bags, DDLAnomalyDetector
 from sklearn_vad._batching import collate
 from sklearn_vad.detectors._ddl import LANet, ddl_loss_terms
-from sklearn_vad.layers import Dropout, initialise
+from sklearn_vad.layers import Dropout, Linear, initialise
 
 LENGTHS = [1, 3, 16, 40, 9]
 N_FEATURES = 8
@@ -186,7 +186,7 @@ def test_scores_stay_in_float32_under_autocast(prior):
 
 def test_dropout_follows_both_layers_of_the_perceptron():
     mlp = make_net().mlp
-    assert [type(layer) for layer in mlp] == [nn.Linear, nn.GELU, Dropout] * 2
+    assert [type(layer) for layer in mlp] == [Linear, nn.GELU, Dropout] * 2
     assert (mlp[2].p, mlp[5].p) == (0.1, 0.1)
 
 

@@ -807,6 +807,42 @@ def test_attention_under_autocast(where, given):
         assert_close(one.grad.double(), other.grad, rtol=0.08, atol=0.8)
 
 
+@pytest.mark.parametrize("rows", [16, 100, 256])
+@pytest.mark.parametrize("first", [0, 300])
+def test_attention_of_long_bags_by_products(rows, first, monkeypatch):
+    """Without gradients long bags go by oneDNN; with them, by torch's attention."""
+    monkeypatch.setattr(vad, "_ROWS", rows)
+    rng = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 700, 16, generator=rng) for _ in range(3))
+    part = query[:, :, first:]
+    found = vad.locality_aware_attention(part, key, value, 16.0, first=first)
+    part.requires_grad_()
+    by_torch = vad.locality_aware_attention(part, key, value, 16.0, first=first)
+    assert_close(found, by_torch.detach(), rtol=1e-5, atol=1e-5)
+    exact = torch.softmax(query.double() @ key.double().mT, dim=-1)
+    distance = torch.arange(700.0, dtype=torch.float64)
+    exact = exact + torch.exp((distance[:, None] - distance).square() / -32)
+    expected = (exact @ value.double())[:, :, first:]
+    assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("first", [0, 1, 30, 90])
+@pytest.mark.parametrize("sigma", [0.01, 16.0, 300.0, 1e9])
+def test_prior_of_some_rows_and_its_gradient(first, sigma, monkeypatch):
+    monkeypatch.setattr(vad, "_PRIOR_ROWS", (8, 32))
+    value = torch.randn(2, 3, 100, 4, dtype=torch.float64, requires_grad=True)
+    n_rows = min(40, 100 - first)
+    found = vad._PriorProduct.apply(value, sigma, first, n_rows)
+    prior = torch.exp(
+        -(torch.arange(100.0).double()[:, None] - torch.arange(100.0)).square()
+        / (2 * sigma)
+    )[first : first + n_rows]
+    assert_close(found, prior @ value, rtol=1e-12, atol=1e-12)
+    weight = torch.randn(found.shape, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((found * weight).sum(), value)
+    assert_close(gradient, prior.T @ weight, rtol=1e-12, atol=1e-12)
+
+
 class LargestTensor(TorchDispatchMode):
     """Remember the number of entries of the largest tensor that any step makes."""
 
@@ -851,7 +887,7 @@ def test_blocks_of_queries_leave_no_bias_for_the_backward_pass(where, kept):
 
 def test_largest_tensor_sees_the_softmax_of_the_plain_kernel():
     """Or else the test above could not fail."""
-    x = torch.randn(1, 1, 300, 8)
+    x = torch.randn(1, 1, 300, 8, requires_grad=True)
     with LargestTensor() as largest, sdpa_kernel(SDPBackend.MATH):
         vad.locality_aware_attention(x, x, x, 16.0)
     assert largest.numel >= 300 * 300

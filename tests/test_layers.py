@@ -55,8 +55,35 @@ def test_dropout_keeps_the_mean(p):
     out = training_dropout(p)(x)
     kept = out != 0
     assert kept.float().mean().item() == pytest.approx(1 - p, abs=0.005)
-    assert_close(out[kept], torch.full_like(out[kept], 3.0 / (1 - p)))
+    of_65536 = round(p * 2**16)  # p goes in these steps
+    gain = 2**16 / (2**16 - of_65536)
+    assert_close(out[kept], torch.full_like(out[kept], 3.0 * gain))
+    assert gain == pytest.approx(1 / (1 - p), rel=1e-4)
     assert out.mean().item() == pytest.approx(3.0, rel=0.02)
+
+
+def test_dropout_draws_every_entry_for_itself():
+    """Four entries share one random number, and must not share anything else."""
+    n = 40_000
+    dropped = (training_dropout(0.3)(torch.ones(n)) == 0).double().view(-1, 4)
+    for i in range(4):
+        assert dropped[:, i].mean().item() == pytest.approx(0.3, abs=0.02)
+    correlation = np.corrcoef(dropped.numpy().T) - np.eye(4)
+    assert np.abs(correlation).max() < 0.05
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7])
+def test_dropout_of_any_number_of_entries(n):
+    out = torch.stack(
+        [training_dropout(0.5, seed)(torch.ones(n)) for seed in range(50)]
+    )
+    assert set(out.unique().tolist()) == {0, 2}
+    assert (out.mean(dim=0) - 1).abs().max() < 0.6
+
+
+def test_dropout_close_to_one_stays_finite():
+    out = training_dropout(0.9999999)(torch.ones(1000, 200))
+    assert torch.isfinite(out).all()
 
 
 def test_dropout_passes_the_gradient_of_what_it_kept():

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from sklearn_vad import _lstm
-from sklearn_vad._lstm import last_hidden, product
+from sklearn_vad import _products
+from sklearn_vad._lstm import last_hidden
 from sklearn_vad.layers import initialise
 
 N_FEATURES, SIZE = 5, 4
@@ -181,40 +181,10 @@ def test_no_sequences():
     assert last_hidden(lstm, torch.zeros(0, 3, N_FEATURES).double()).shape == (0, SIZE)
 
 
-# --------------------------------------------------------------------------
-# product
-# --------------------------------------------------------------------------
-@pytest.fixture(params=["by oneDNN", "without oneDNN"])
-def _library(request, monkeypatch):
-    """Even small matrices go by oneDNN where torch has it, or by plain torch."""
-    monkeypatch.setattr(_lstm, "_SMALL", 0)
-    if request.param == "without oneDNN":
-        monkeypatch.setattr(_lstm, "_ONEDNN", None)
-
-
-@pytest.mark.usefixtures("_library")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_product_equals_matmul(dtype):
-    rng = torch.Generator().manual_seed(0)
-    x, weight = (torch.randn(n, 33, generator=rng).to(dtype) for n in (17, 40))
-    expected = x.double() @ weight.double().t()
-    columns = x.t().contiguous().t(), weight.t().contiguous().t()
-    for pair in ((x, weight), columns):
-        found = product(*pair)
-        assert found.dtype == dtype
-        tolerance = 0.1 if dtype == torch.bfloat16 else 1e-5
-        assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
-
-
-def test_product_of_large_matrices():
-    rng = torch.Generator().manual_seed(0)
-    x, weight = (torch.randn(256, 256, generator=rng) for _ in range(2))
-    assert x.numel() * len(weight) > _lstm._SMALL
-    expected = x.double() @ weight.double().t()
-    assert_close(product(x, weight).double(), expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.usefixtures("_library")
+@pytest.mark.parametrize("library", ["by oneDNN", "without oneDNN"])
 @scaled
-def test_equals_torch_by_either_library(scaled):
+def test_equals_torch_by_either_library(scaled, library, monkeypatch):
+    monkeypatch.setattr(_products, "_SMALL", 0)
+    if library == "without oneDNN":
+        monkeypatch.setattr(_products, "_ONEDNN", None)
     test_equals_torch_in_float32(scaled)

@@ -27,7 +27,7 @@ from torch import nn
 from .._lstm import last_hidden, plain_last_hidden
 from ..base import BaseAnomalyDetector, check_widths
 from ..functional import dissimilarities, mil_ranking_loss, shift_by_one
-from ..layers import Dropout, InputScaling, probabilities
+from ..layers import Dropout, InputScaling, Linear, probabilities
 from ..timeline import pool_segments
 
 
@@ -108,12 +108,12 @@ class DissimilarityAttention(nn.Module):
         self.feature_lstm = nn.LSTM(n_features, n_hidden) if lstm else None
         attends = channel_attention or clip_attention
         self.attention_lstm = nn.LSTM(n_features, width) if attends else None
-        self.clip = nn.Linear(width, 1) if clip_attention else None
+        self.clip = Linear(width, 1) if clip_attention else None
         layers = [Dropout(dropout)]
         for size in mlp_dims:
-            layers += [nn.Linear(width, size), nn.ReLU()]
+            layers += [Linear(width, size), nn.ReLU()]
             width = size
-        self.mlp = nn.Sequential(*layers, nn.Linear(width, 1))
+        self.mlp = nn.Sequential(*layers, Linear(width, 1))
 
     def make_portable(self):
         """Compute by operators that every runtime has."""

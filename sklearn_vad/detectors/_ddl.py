@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from .._packing import Packing
 from ..base import BaseAnomalyDetector, check_widths
 from ..functional import (
     dense_locality_aware_attention,
@@ -33,7 +34,7 @@ from ..functional import (
     locality_aware_attention,
     mil_bce_loss,
 )
-from ..layers import Dropout, InputScaling, probabilities
+from ..layers import Dropout, InputScaling, Linear, probabilities
 from ..timeline import uniform_rows
 
 
@@ -72,27 +73,29 @@ class LANet(nn.Module):
     ):
         super().__init__()
         self.attention = locality_aware_attention
+        self.portable = False
         self.n_heads = n_heads
         self.sigma = sigma
         self.scaling = InputScaling(n_features, n_components=n_components)
         n_features = self.scaling.n_out
         self.prior = prior
-        self.query = nn.Linear(n_features, hidden_dim, bias=False)  # phi
-        self.key = nn.Linear(n_features, hidden_dim, bias=False)  # psi
-        self.value = nn.Linear(n_features, hidden_dim, bias=False)  # W_k
-        self.out = nn.Linear(hidden_dim, n_features, bias=False)  # W_h
+        self.query = Linear(n_features, hidden_dim, bias=False)  # phi
+        self.key = Linear(n_features, hidden_dim, bias=False)  # psi
+        self.value = Linear(n_features, hidden_dim, bias=False)  # W_k
+        self.out = Linear(hidden_dim, n_features, bias=False)  # W_h
         self.norm = nn.LayerNorm(n_features)
         widths = [n_features, *mlp_dims]
         layers = []
         for fan_in, fan_out in itertools.pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), nn.GELU(), Dropout(dropout)]
+            layers += [Linear(fan_in, fan_out), nn.GELU(), Dropout(dropout)]
         self.mlp = nn.Sequential(*layers)
         self.regressor = nn.Conv1d(widths[-1], 1, kernel_size)
         self.held_per_snippet = 2 * hidden_dim  # by `run_in_pieces`: keys and values
 
     def make_portable(self):
-        """Compute by operators that every runtime has."""
+        """Compute by operators that every runtime has, on padding, too."""
         self.attention = dense_locality_aware_attention
+        self.portable = True
 
     def _split_heads(self, x):
         return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)  # (B, heads, T, d)
@@ -103,6 +106,10 @@ class LANet(nn.Module):
         attended = self.attention(*heads, self.sigma, mask, prior=self.prior, **rows)
         return attended.transpose(1, 2).flatten(2)
 
+    def _features(self, X, attended):
+        """Return what Eq. 4 and the perceptron make of it; (..., mlp_dims[-1])."""
+        return self.mlp(self.norm(self.out(attended) + X))
+
     def _regress(self, features):
         """Score snippets, K - 1 before them included, Eq. 5; (B, T)."""
         return probabilities(self.regressor(features.transpose(1, 2)).squeeze(1))
@@ -112,9 +119,16 @@ class LANet(nn.Module):
         return F.pad(features, (0, 0, self.regressor.kernel_size[0] - 1, 0))
 
     def forward(self, X, mask):
-        X = self.scaling(X)
-        attended = self._attend(self.query(X), self.key(X), self.value(X), mask)
-        features = self.mlp(self.norm(self.out(attended) + X))  # (B, T, mlp_dims[-1])
+        if self.portable:
+            X = self.scaling(X)
+            attended = self._attend(self.query(X), self.key(X), self.value(X), mask)
+            features = self._features(X, attended)
+        else:
+            packing = Packing(mask)
+            X = self.scaling(packing.pack(X))  # (N, D), the snippets of all bags
+            projections = self.query(X), self.key(X), self.value(X)
+            attended = packing.attend(self._attend, *projections)
+            features = packing.unpack(self._features(X, attended))
         return {"scores": self._regress(self._pad(features)), "features": features}
 
     def run_in_pieces(self, bag, n):
@@ -137,7 +151,7 @@ class LANet(nn.Module):
         for i in range(0, len(bag), n):
             X = self._read(bag[i : i + n])
             attended = self._attend(self.query(X), key, value, first=i)
-            features = self.mlp(self.norm(self.out(attended) + X))
+            features = self._features(X, attended)
             if past is None:
                 seen = self._pad(features)
             else:

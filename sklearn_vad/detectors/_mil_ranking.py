@@ -22,7 +22,7 @@ from torch import nn
 
 from ..base import BaseAnomalyDetector, check_widths
 from ..functional import mil_ranking_loss
-from ..layers import Dropout, InputScaling, probabilities
+from ..layers import Dropout, InputScaling, Linear, probabilities
 from ..timeline import pool_segments
 
 
@@ -51,12 +51,12 @@ class RankingMLP(nn.Module):
         self.scaling = InputScaling(n_features, l2_normalize, n_components)
         first, second = hidden_dims
         self.mlp = nn.Sequential(
-            nn.Linear(self.scaling.n_out, first),
+            Linear(self.scaling.n_out, first),
             nn.ReLU(),
             Dropout(dropout),
-            nn.Linear(first, second),
+            Linear(first, second),
             Dropout(dropout),
-            nn.Linear(second, 1),
+            Linear(second, 1),
         )
 
     def score(self, current, previous=None):

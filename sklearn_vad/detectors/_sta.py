@@ -35,7 +35,7 @@ from ..functional import (
     mil_ranking_loss,
     mutual_cosine_embedding_loss,
 )
-from ..layers import InputScaling, probabilities
+from ..layers import InputScaling, Linear, probabilities
 from ..timeline import pool_segments, spread_segments
 
 
@@ -98,9 +98,9 @@ class CrissCrossNet(nn.Module):
             width = 2 * hidden_dim
         else:
             for size in fc_dims:
-                layers += [nn.Linear(width, size), nn.ReLU()]
+                layers += [Linear(width, size), nn.ReLU()]
                 width = size
-        self.regressor = nn.Sequential(*layers, nn.Linear(width, 1))
+        self.regressor = nn.Sequential(*layers, Linear(width, 1))
 
     def make_portable(self):
         """Compute by operators that every runtime has, with weights as they are."""
