@@ -506,9 +506,8 @@ def _check_key(key, n):
 # --------------------------------------------------------------------------
 # Frame labels
 # --------------------------------------------------------------------------
-def _as_mask(values, name):
-    """Convert one video's frame labels to a checked bool array."""
-    mask = as_array(values, name)
+def _as_mask(mask, name):
+    """Convert one video's frame labels, an array, to a checked bool array."""
     if mask.ndim != 1 or mask.size == 0 or mask.dtype.kind not in "biuf":
         raise ValueError(
             f"{name} have shape {mask.shape} and dtype {mask.dtype},"
@@ -521,6 +520,21 @@ def _as_mask(values, name):
             f"{name} must be 0 or 1, got {mask[wrong[0]]} at frame {wrong[0]}"
         )
     return as_bool
+
+
+def _as_masks(masks):
+    """Convert frame labels of all videos to one flat bool array, checked, and lengths.
+
+    Where all are bool or uint8, as they mostly are, nothing is done video by video.
+    """
+    names = [f"frame labels of video {i}" for i in range(len(masks))]
+    arrays = [as_array(*pair) for pair in zip(masks, names, strict=True)]
+    if all(m.ndim == 1 and m.size and m.dtype.char in "?B" for m in arrays):
+        flat = np.concatenate(arrays)
+        if flat.dtype == bool or flat.max() <= 1:
+            return flat.view(bool), np.array([m.size for m in arrays], dtype=np.int64)
+    arrays = [_as_mask(*pair) for pair in zip(arrays, names, strict=True)]
+    return np.concatenate(arrays), np.array([m.size for m in arrays], dtype=np.int64)
 
 
 def check_snippet_length(snippet_length, n_videos):
@@ -596,21 +610,18 @@ class FrameLabels(np.lib.mixins.NDArrayOperatorsMixin):
                 snippet_length = masks.snippet_length
             masks = masks.masks
         masks = as_list(masks, "frame labels", "a list with one array per video")
-        arrays = [
-            _as_mask(m, f"frame labels of video {i}") for i, m in enumerate(masks)
-        ]
-        if not arrays:
+        if not masks:
             raise ValueError("no frame labels: expected one array per video")
-        self.n_frames = np.array([len(m) for m in arrays], dtype=np.int64)
-        self._flat = np.concatenate(arrays)
+        self._flat, self.n_frames = _as_masks(masks)
         self._starts = starts_of(self.n_frames)
-        self.video_labels = np.array([int(m.any()) for m in arrays])
-        self.snippet_length = check_snippet_length(snippet_length, len(arrays))
+        labels = np.maximum.reduceat(self._flat.view(np.uint8), self._starts)
+        self.video_labels = labels.astype(int)
+        self.snippet_length = check_snippet_length(snippet_length, len(masks))
         if ids is not None:
             ids = as_list(ids, "ids", "a list with one id per video")
             ids = as_ids([str(i) for i in ids])
-            if len(ids) != len(arrays):
-                raise ValueError(f"got {len(ids)} ids for {len(arrays)} videos")
+            if len(ids) != len(masks):
+                raise ValueError(f"got {len(ids)} ids for {len(masks)} videos")
         self.ids = ids
 
     @property

@@ -23,8 +23,9 @@ category); Heilbron et al., "ActivityNet", CVPR 2015 (AP of events).
 """
 
 import warnings
+from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
-from typing import NamedTuple
 
 import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
@@ -58,13 +59,13 @@ EVENT = np.dtype([("first", np.int64), ("last", np.int64), ("score", np.float64)
 # --------------------------------------------------------------------------
 # Input: from labels and scores to a table of frames by score
 # --------------------------------------------------------------------------
-class _Table(NamedTuple):
+@dataclass(frozen=True)
+class _Table:
     """How many frames have each score: a row per distinct score, highest first.
 
     Rows without frames occur, where labels end before the snippets. Counts are
-    whole numbers kept as float64, so that their products can't overflow.
-    `background` are the normal frames of anomalous videos, `quiet` the frames
-    of normal videos.
+    int64, or float64 where videos are weighted. `background` are the normal frames
+    of anomalous videos, `quiet` the frames of normal videos.
     """
 
     scores: np.ndarray
@@ -72,9 +73,23 @@ class _Table(NamedTuple):
     background: np.ndarray
     quiet: np.ndarray
 
-    @property
+    @cached_property
     def normal(self):
         return self.background + self.quiet
+
+    @cached_property
+    def true(self):
+        """Anomalous frames with this score or a higher one."""
+        return np.cumsum(self.anomalous)
+
+    @cached_property
+    def frames(self):
+        """Frames with this score or a higher one."""
+        return np.cumsum(self.anomalous + self.normal)
+
+    def above(self, threshold):
+        """Return the rows of scores that reach the threshold."""
+        return slice(0, np.count_nonzero(self.scores >= threshold))
 
 
 def make_table(frame_labels, snippet_scores, snippet_length=16):
@@ -92,15 +107,17 @@ def _count_by_snippet(labels, snippet_scores):
     check_frame_counts(n_snippets, labels.n_frames, lengths, labels.ids)
     video = np.repeat(np.arange(len(labels)), n_snippets)
     anomalous, normal = _count_frames(labels, n_snippets)
-    background = normal * labels.video_labels[video]
+    background = normal * np.repeat(labels.video_labels, n_snippets)
     kinds = np.stack([anomalous, background, normal - background])
     return np.concatenate(scores), kinds, video
 
 
 def _count_by_score(scores, kinds):
-    scores, row = np.unique(scores, return_inverse=True)
-    counts = [np.bincount(row, weights=frames)[::-1] for frames in kinds]
-    return _Table(scores[::-1], *counts)
+    order = np.argsort(scores)[::-1]
+    scores = scores[order]
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # of equal ones
+    totals = [np.cumsum(frames.take(order)).take(last) for frames in kinds]
+    return _Table(scores[last], *(np.diff(total, prepend=0) for total in totals))
 
 
 def as_frame_labels(frame_labels, snippet_length):
@@ -153,13 +170,23 @@ def _count_frames(labels, n_snippets):
     """Return the anomalous and the normal frames of every snippet, flat."""
     bounds = snippet_bounds(n_snippets, labels.n_frames, labels.snippet_length)
     flat = np.concatenate(labels.masks)
-    # Labels are long runs of equal values. The number of anomalous frames
-    # before a frame is known at both ends of a run and linear in between.
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    edges = np.concatenate([[0], changes, [len(flat)]])
-    before_edge = np.append(0, np.cumsum(np.diff(edges) * flat[edges[:-1]]))
-    anomalous = np.diff(np.interp(bounds, edges, before_edge))
-    return anomalous, np.diff(bounds) - anomalous
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    # Labels are long runs of equal values: where a run of anomalous frames begins,
+    # and where it ends.
+    begin, end = edges[flat[edges]], edges[~flat[edges]]
+    begin = np.append(0, begin) if flat[0] else begin
+    end = np.append(end, len(flat)) if flat[-1] else end
+    # Snippets from that of the first frame to that of the last, all their frames,
+    n_all, sizes = np.zeros(len(bounds), dtype=np.int64), np.diff(bounds)
+    first = np.searchsorted(bounds, begin, side="right") - 1
+    last = np.searchsorted(bounds, end, side="left")
+    np.add.at(n_all, first, 1)
+    np.add.at(n_all, last, -1)
+    anomalous = np.cumsum(n_all[:-1]) * sizes
+    # but for those before the first and after the last.
+    np.subtract.at(anomalous, first, begin - bounds[first])
+    np.subtract.at(anomalous, last - 1, bounds[last] - end)
+    return anomalous, sizes - anomalous
 
 
 def _find_members(categories, video_labels):
@@ -206,49 +233,50 @@ def _is_undefined(metric, **kinds):
     return bool(missing)
 
 
-def _area_under_roc(anomalous, normal):
-    true = np.cumsum(anomalous)
-    heights = true + np.append(0, true[:-1])  # twice the mean of both ends
-    area = np.sum(heights * normal) / (2 * true[-1] * normal.sum())
+def _area_under_roc(table, normal):
+    heights = 2 * table.true - table.anomalous  # twice the mean of both ends
+    # As floats: products of counts of frames could overflow.
+    area = (heights @ normal.astype(float)) / (2 * table.true[-1] * float(normal.sum()))
     return float(min(area, 1.0))  # weights of balanced frames are rounded
 
 
 def _frame_roc_auc(table, metric="frame_roc_auc_score"):
-    anomalous, normal = table.anomalous, table.normal
-    if _is_undefined(metric, anomalous_frame=anomalous, normal_frame=normal):
+    if _is_undefined(
+        metric, anomalous_frame=table.true[-1:], normal_frame=table.normal
+    ):
         return float("nan")
-    return _area_under_roc(anomalous, normal)
+    return _area_under_roc(table, table.normal)
 
 
 def _anomalous_roc_auc(table):
-    anomalous, normal = table.anomalous, table.background
     if _is_undefined(
         "anomalous_roc_auc_score",
-        anomalous_frame=anomalous,
-        normal_frame_in_an_anomalous_video=normal,
+        anomalous_frame=table.true[-1:],
+        normal_frame_in_an_anomalous_video=table.background,
     ):
         return float("nan")
-    return _area_under_roc(anomalous, normal)
+    return _area_under_roc(table, table.background)
 
 
 def _frame_average_precision(table, interpolation="step"):
-    anomalous, normal = table.anomalous, table.normal
     if _is_undefined(
-        "frame_average_precision_score", anomalous_frame=anomalous, normal_frame=normal
+        "frame_average_precision_score",
+        anomalous_frame=table.true[-1:],
+        normal_frame=table.normal,
     ):
         return float("nan")
-    true, frames = np.cumsum(anomalous), np.cumsum(anomalous + normal)
     # Before the first frame the precision is 1, as in scikit-learn.
-    precision = np.divide(true, frames, out=np.ones_like(true), where=frames > 0)
+    true, frames = table.true, table.frames
+    precision = np.divide(true, frames, out=np.ones(len(true)), where=frames > 0)
     if interpolation == "trapezoid":
         precision = (precision + np.append(1.0, precision[:-1])) / 2
-    return float(np.sum(precision * anomalous) / true[-1])
+    return float((precision @ table.anomalous) / true[-1])
 
 
 def _false_alarm_rate(table, threshold=0.5):
     if _is_undefined("false_alarm_rate", normal_video=table.quiet):
         return float("nan")
-    alarms = table.scores >= threshold
+    alarms = table.above(threshold)
     _warn_of_silence(table, alarms, threshold)
     return float(table.quiet[alarms].sum() / table.quiet.sum())
 
@@ -258,9 +286,9 @@ def _warn_of_silence(table, alarms, threshold):
 
     Among normal videos alone, silence is what one hopes for.
     """
-    frames = table.anomalous + table.normal
-    if table.anomalous.any() and not frames[alarms].any():
-        highest = table.scores[np.argmax(frames > 0)]
+    n_frames = table.frames[alarms.stop - 1] if alarms.stop else 0
+    if table.true[-1] and not n_frames:
+        highest = table.scores[np.argmax(table.frames > 0)]
         warnings.warn(
             f"no score reaches the threshold {threshold} (the highest is"
             f" {highest:.6g}): a false-alarm rate of 0 says nothing here; choose a"

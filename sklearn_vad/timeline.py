@@ -45,23 +45,19 @@ def snippet_bounds(n_snippets, n_frames, snippet_length):
     array([ 0, 16, 32, 50, 65, 80])
     """
     ends = np.cumsum(n_frames)
-    before, offset, frames, length = np.repeat(
-        [
-            np.cumsum(n_snippets) - n_snippets,
-            ends - n_frames,
-            np.atleast_1d(n_frames),
-            np.atleast_1d(snippet_length),
-        ],
-        n_snippets,
-        axis=1,
+    columns = [np.cumsum(n_snippets) - n_snippets, ends - n_frames]
+    before, offset, frames, length = (
+        np.repeat(np.atleast_1d(column), n_snippets)
+        for column in [*columns, n_frames, snippet_length]
     )
     index = np.arange(len(before)) - before
-    # The first frame f with floor(f / length) >= index, or the end of the video.
-    # The rounding of index * length may differ from that of f / length, which
-    # is the definition: step to it.
     first = np.ceil(index * length)
-    first -= np.floor((first - 1) / length) >= index
-    first += np.floor(first / length) < index
+    if (np.floor(snippet_length) != snippet_length).any():
+        # The first frame f with floor(f / length) >= index, or the end of the
+        # video. The rounding of index * length may differ from that of f / length,
+        # which is the definition: step to it.
+        first -= np.floor((first - 1) / length) >= index
+        first += np.floor(first / length) < index
     first = np.minimum(first, frames) + offset
     return np.append(first, ends[-1]).astype(np.int64)
 

