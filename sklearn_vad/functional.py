@@ -422,7 +422,7 @@ def _softmax_by_products(query, key, value):
     out = torch.empty_like(query)
     step = max(min(_ROWS, _ROW_ENTRIES // key.shape[-2]), 16)
     for b, head in itertools.product(range(query.shape[0]), range(query.shape[1])):
-        keys, values = key[b, head], value[b, head].t()
+        keys, values = key[b, head].contiguous(), value[b, head].t().contiguous()
         for i in range(0, query.shape[-2], step):
             weights = product(query[b, head, i : i + step], keys).softmax(dim=-1)
             out[b, head, i : i + step] = product(weights, values)
