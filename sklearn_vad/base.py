@@ -609,9 +609,9 @@ class BaseAnomalyDetector(
                 f"memory_limit={limit!r}, expected a number of GiB above 0"
             )
 
-    def _outputs(self, net, bags, names, progress=False, view=None):
+    def _outputs(self, net, bags, names, progress=False, view=None, **options):
         """Run a net; a detector that scores a `view` of bags maps it back here."""
-        return run_bags(net, bags, names, progress, view, self.memory_limit)
+        return run_bags(net, bags, names, progress, view, self.memory_limit, **options)
 
     def stream(self, state=None):
         """Return a stream that scores one video, snippet by snippet.

@@ -51,7 +51,7 @@ BIAS_ENTRIES = 2**23  # of the logits' bias of one block of queries: 32 MiB in f
 _PRIOR_ROWS = 64, 512  # of the prior's product at once, at least and at most
 _ROWS = 256  # queries at once in products by oneDNN
 _ROW_ENTRIES = 2**21  # of their weights at most, which shall stay in the caches
-_LONG = 256  # snippets from which on a head is worth products of its own
+_LONG = 64  # snippets from which on a head is worth products of its own
 
 
 # --------------------------------------------------------------------------
@@ -341,8 +341,20 @@ def locality_prior(n_snippets, sigma):
     return torch.exp(-(position[:, None] - position).square() / (2 * sigma))
 
 
-def _prior_reach(n_snippets, sigma, dtype):
-    """Return the distance from which on the prior counts nothing in a row's sum."""
+def prior_reach(n_snippets, sigma, dtype=torch.float32):
+    """Return the distance from which on the prior counts nothing in a row's sum.
+
+    Parameters
+    ----------
+    n_snippets : int
+    sigma : float
+    dtype : torch.dtype, default=torch.float32
+
+    Returns
+    -------
+    distance : int
+        `n_snippets` at most.
+    """
     tail = -math.log(torch.finfo(dtype).eps / 16)
     return min(math.ceil(math.sqrt(2 * sigma * tail)), n_snippets)
 
@@ -370,7 +382,7 @@ class _PriorProduct(torch.autograd.Function):
 def _shifted_products(value, sigma, first, n_rows):
     """Return ``sum_j G[first + i, j] value[j]`` for i below `n_rows`."""
     n_bags, n_heads, n_snippets, _ = value.shape
-    reach = _prior_reach(max(n_snippets, n_rows), sigma, value.dtype)
+    reach = prior_reach(max(n_snippets, n_rows), sigma, value.dtype)
     n = min(max(reach, _PRIOR_ROWS[0]), _PRIOR_ROWS[1])
     band = _prior_band(n, reach, sigma, value)
     value = value.transpose(1, 2).flatten(2)  # all heads at once, mostly a view
@@ -405,8 +417,21 @@ def _for_blocks(x):
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _softmax(query, key, value, mask):
-    """Return softmax(Q K^T) V without a T x T tensor."""
+def _attend_in_blocks(attend, query, key, value, mask, first, window):
+    """Let each block of snippets attend to itself and the two blocks beside it."""
+    n, end, blocks = key.shape[-2], first + query.shape[-2], []
+    for block in range(first - first % window, end, window):
+        seen = slice(max(block - window, 0), min(block + 2 * window, n))
+        begin = max(block, first)
+        rows = query[..., begin - first : min(block + window, end) - first, :]
+        real = None if mask is None else mask[:, seen]
+        others = key[..., seen, :], value[..., seen, :]
+        blocks.append(attend(rows, *others, mask=real, first=begin - seen.start))
+    return torch.cat(blocks, dim=-2)
+
+
+def _softmax(query, key, value, mask, first=0):
+    """Return softmax(Q K^T) V without a T x T tensor, wherever the queries begin."""
     no_grad = not torch.is_grad_enabled() or not query.requires_grad
     if mask is None and no_grad and key.shape[-2] >= _LONG and goes_to_onednn(query):
         return _softmax_by_products(query, key, value)
@@ -442,7 +467,7 @@ def _attend_with_prior(query, key, value, mask, prior, first):
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
 
 
-def _softmax_with_prior(query, key, value, sigma, mask, first):
+def _softmax_with_prior(query, key, value, sigma, mask, first=0):
     """Return softmax(Q K^T + G) V, for as many queries at once as BIAS_ENTRIES let."""
     n = key.shape[-2]
     distance = torch.arange(1 - n, n, dtype=torch.float64, device=query.device)
@@ -462,7 +487,7 @@ def _softmax_with_prior(query, key, value, sigma, mask, first):
 
 
 def locality_aware_attention(
-    query, key, value, sigma, mask=None, *, prior="after", first=0
+    query, key, value, sigma, mask=None, *, prior="after", first=0, window=None
 ):
     r"""Self-attention re-calibrated by a location prior, Eqs. 1-4 of [1]_.
 
@@ -491,6 +516,10 @@ def locality_aware_attention(
     first : int, default=0
         `query` may hold some rows only, those of the snippets from `first` on:
         so long videos go in pieces, with the same result. Without a mask.
+    window : int, default=None
+        Cut the snippets into blocks of so many; each attends to its own block and
+        the two beside it only, an approximation in time linear in T. It is exact up
+        to two blocks. A prior that is added after the softmax stays whole.
 
     Returns
     -------
@@ -521,10 +550,13 @@ def locality_aware_attention(
         keep = mask[:, None, :, None]  # (B, 1, T, 1)
         query, key, value = (x.masked_fill(~keep, 0) for x in (query, key, value))
     inputs = [_for_blocks(x) for x in (query, key, value)]
+    attend = _softmax
     if sigma is not None and prior == "before":
-        out = _softmax_with_prior(*inputs, sigma, mask, first)
+        attend = functools.partial(_softmax_with_prior, sigma=sigma)
+    if window is None or key.shape[-2] <= 2 * window:
+        out = attend(*inputs, mask=mask, first=first)
     else:
-        out = _softmax(*inputs, mask)
+        out = _attend_in_blocks(attend, *inputs, mask, first, window)
     out = out[..., : value.shape[-1]]
     if sigma is not None and prior == "after":
         out = out + _PriorProduct.apply(value, sigma, first, query.shape[-2])
