@@ -782,11 +782,12 @@ def _cut_events(events, i, n_frames, slack):
 # --------------------------------------------------------------------------
 # Scorers
 # --------------------------------------------------------------------------
-def unwrap(estimator, X):
+def unwrap(estimator, X=None):
     """Return the detector inside pipelines and searches, and `X` as it sees it."""
     while not hasattr(estimator, "score_snippets"):
         if hasattr(estimator, "steps"):  # a Pipeline
-            X = estimator[:-1].transform(X) if len(estimator.steps) > 1 else X
+            if X is not None and len(estimator.steps) > 1:
+                X = estimator[:-1].transform(X)
             estimator = estimator[-1]
         elif hasattr(estimator, "best_estimator_"):  # a fitted search
             estimator = estimator.best_estimator_

@@ -1,0 +1,16 @@
+"""Pictures of scores, curves, attention and trainings, as scikit-learn's displays."""
+
+from ._attention import AttentionDisplay
+from ._curves import FramePrecisionRecallDisplay, FrameRocDisplay
+from ._gap import ScoreGapDisplay
+from ._history import TrainingHistoryDisplay
+from ._timeline import ScoreTimelineDisplay
+
+__all__ = [
+    "AttentionDisplay",
+    "FramePrecisionRecallDisplay",
+    "FrameRocDisplay",
+    "ScoreGapDisplay",
+    "ScoreTimelineDisplay",
+    "TrainingHistoryDisplay",
+]
