@@ -22,6 +22,7 @@ PACKAGE = Path(sklearn_vad.__file__).parent
 # A module may import from the rows above its own only. The packages' __init__
 # files stand outside: they offer names, and nothing inside imports from them.
 HOUSE = (
+    {"_progress"},
     {"_storage"},
     {"bags"},
     {"_video"},
@@ -42,11 +43,13 @@ HOUSE = (
     {"_engine"},
     {"online"},
     {"_onnx"},
+    {"_summary"},
     {"base"},
     {"detectors"},
     {"preprocessing", "extraction", "display", "datasets"},
 )
 TORCH_FREE = [
+    "_progress",
     "_storage",
     "bags",
     "timeline",

@@ -21,7 +21,7 @@ from ._drawing import (
 )
 from ._timeline import find_clip_attention
 
-_DECADES = 4  # of weights that a map shows: less than this share of the largest is dark
+_DECADES = 4  # of weights that colours tell apart, at most
 
 
 class AttentionDisplay:
@@ -241,7 +241,7 @@ class AttentionDisplay:
         shade_truth(ax, self.frame_labels)
         bounds = snippet_bounds(n_snippets, n_frames, self.snippet_length)
         self.line_ = ax.stairs(self.attention, bounds, baseline=None, **style)
-        ax.set(xlim=(0, n_frames), xlabel="frame", ylabel="$Clip_A$")
+        ax.set(xlim=(0, n_frames), xlabel="frame", ylabel="$Clip_A$", ymargin=0.1)
         legend_above(ax, legend_handles(ax, "line", "truth"))
         return ax
 
@@ -250,21 +250,33 @@ class AttentionDisplay:
         if self.without_prior is None:
             maps = {self.name or "attention": self.attention}
         self.axes_ = _make_map_axes(ax, len(maps))
-        highest = max(each.max() for each in maps.values())
-        scale = _log_scale(highest) if "norm" not in kwargs else kwargs["norm"]
-        style = {"cmap": "viridis", **kwargs, "norm": scale}
+        style = {"norm": _log_scale(list(maps.values())), "cmap": "viridis", **kwargs}
         for own, (title, values) in zip(self.axes_, maps.items(), strict=True):
             # Integers are the edges of snippets, as frames divided by their length.
             extent = (0, len(values), len(values), 0)
             image = own.imshow(values, extent=extent, aspect="equal", **style)
-            own.set(title=title, xlabel="snippet attended to")
+            own.set_title(title, pad=6 if self.frame_labels is None else 12)
+            own.set_xlabel("to snippet")
             self._mark_truth(own)
             self.images_.append(image)
-        self.axes_[0].set_ylabel("snippet that attends")
-        figure = own.figure
-        figure.colorbar(image, ax=self.axes_, label="weight", extend="min")
-        if len(maps) > 1 and ax is None and self.name is not None:
-            figure.suptitle(self.name, fontsize="medium")
+        self.axes_[0].set_ylabel("from snippet")
+        shrink = 1 if ax is None else 0.7  # other layouts leave maps lower than axes
+        own.figure.colorbar(image, ax=self.axes_, label="weight", shrink=shrink)
+        if ax is None:
+            self._explain(own, named=len(maps) > 1)
+
+    def _explain(self, ax, named):
+        """Write above the maps of a figure of our own what they are of."""
+        if named and self.name is not None:
+            ax.figure.suptitle(self.name, fontsize="medium")
+        if drawn(ax, "truth"):
+            ax.figure.legend(
+                handles=drawn(ax, "truth")[:1],
+                labels=["anomalous"],
+                loc="outside upper right",
+                fontsize="small",
+                frameon=False,
+            )
 
     def _mark_truth(self, ax):
         """Draw a bar above and to the right of a map along anomalous intervals."""
@@ -303,12 +315,9 @@ def _make_map_axes(ax, n):
     """Return n axes, of a new figure unless they are given."""
     if ax is None:
         plt = import_pyplot()
-        size = (4.6 * n if n > 1 else 5, 4)
-        return list(
-            plt.subplots(
-                1, n, figsize=size, layout="constrained", squeeze=False, sharey=True
-            )[1].flat
-        )
+        size = (3.6 * n + 1.4, 4)
+        made = plt.subplots(1, n, figsize=size, layout="compressed", sharey=True)[1]
+        return list(np.ravel(made))
     axes = list(np.ravel(ax))
     if len(axes) != n:
         raise ValueError(
@@ -318,8 +327,11 @@ def _make_map_axes(ax, n):
     return [check_axes(each) for each in axes]
 
 
-def _log_scale(highest):
+def _log_scale(maps):
+    """Return one scale for the colours of all maps."""
     from matplotlib.colors import LogNorm
 
-    highest = highest or 1.0  # a map of zeros
-    return LogNorm(highest / 10**_DECADES, highest, clip=True)
+    highest = max(each.max() for each in maps) or 1.0  # maps of zeros
+    lowest = min(each.min() for each in maps)
+    lowest = max(lowest, highest / 10**_DECADES)
+    return LogNorm(min(lowest, highest / 2), highest, clip=True)

@@ -20,12 +20,13 @@ from ._drawing import (
     find_scores,
     gid_of,
     legend_handles,
+    legend_inside,
     make_axes,
 )
 
 _X_AXES = {
-    "false_positive_rate": "false positive rate",
-    "false_alarm_rate": "false alarm rate, of frames of normal videos",
+    "false_positive_rate": "false positive rate (frames)",
+    "false_alarm_rate": "false alarm rate (frames of normal videos)",
     "false_alarms_per_hour": "false alarms per hour of normal video",
 }
 
@@ -281,7 +282,7 @@ class FrameRocDisplay:
         per_hour = self.x_axis == "false_alarms_per_hour"
         if per_hour:
             ax.set_xscale("symlog", linthresh=1)
-            ax.set_xlim(0, max(ax.get_xlim()[1], self.x.max()))
+            ax.set_xlim(0, max(ax.get_xlim()[1], 1.3 * self.x.max()))
         else:
             ax.set_xlim(-0.01, 1.01)
             _draw_chance(ax, [0, 1], [0, 1])
@@ -290,7 +291,7 @@ class FrameRocDisplay:
         ax.set(
             ylim=(-0.01, 1.01),
             xlabel=_X_AXES[self.x_axis],
-            ylabel="true positive rate, of frames",
+            ylabel="true positive rate",
         )
         _draw_legend(ax, "upper left" if per_hour else "lower right")
         self.ax_, self.figure_ = ax, ax.figure
@@ -495,8 +496,8 @@ class FramePrecisionRecallDisplay:
         ax.set(
             xlim=(-0.01, 1.01),
             ylim=(-0.01, 1.01),
-            xlabel="recall, of frames",
-            ylabel="precision, of frames",
+            xlabel="recall (frames)",
+            ylabel="precision",
         )
         _draw_legend(ax, "best")
         self.ax_, self.figure_ = ax, ax.figure
@@ -539,4 +540,4 @@ def _draw_chance(ax, x, y):
 def _draw_legend(ax, loc):
     handles = legend_handles(ax, "line", "chance")
     if len(handles) > len(drawn(ax, "chance")):
-        ax.legend(handles=handles, loc=loc, fontsize="small", framealpha=0.8)
+        legend_inside(ax, handles, loc)

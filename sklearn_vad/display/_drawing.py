@@ -97,7 +97,7 @@ def shade_truth(ax, frame_labels):
             first,
             last,
             color=TRUTH_COLOR,
-            alpha=0.3,
+            alpha=0.35,
             linewidth=0,
             zorder=0,
             label="anomalous",
@@ -116,25 +116,40 @@ def legend_handles(ax, *kinds):
     return list(handles.values())
 
 
-def legend_above(ax, handles, **kwargs):
-    """Put a legend above `ax`, where it hides no data, as wide as it fits."""
+def legend_above(ax, handles, title=None):
+    """Put a legend above `ax`, where it hides no data, in one or two rows if it fits.
+
+    It may reach over the labels at the left.
+    """
     if not handles:
         return
-    for n_columns in range(len(handles), 0, -1):
+    width, n = 1.15 * ax.get_window_extent().width, len(handles)
+    tries = [(size, n_rows) for size in ("small", "x-small") for n_rows in (1, 2)]
+    tries += [("x-small", n_rows) for n_rows in range(3, n + 1)]
+    for size, n_rows in tries:
         legend = ax.legend(
             handles=handles,
+            title=title,
+            title_fontsize=size,
+            alignment="left",
             loc="lower right",
             bbox_to_anchor=(1, 1),
-            ncols=n_columns,
+            ncols=-(-n // n_rows),
             frameon=False,
-            fontsize="small",
+            fontsize=size,
             borderaxespad=0.1,
             columnspacing=1.2,
             handletextpad=0.5,
-            **kwargs,
         )
-        if legend.get_window_extent().width <= ax.get_window_extent().width:
+        if legend.get_window_extent().width <= width:
             break
+
+
+def legend_inside(ax, handles, loc):
+    """Put a legend into `ax`, in small type where `ax` is small."""
+    wide = ax.get_window_extent().width > 3.5 * ax.figure.dpi
+    size = "small" if wide else "x-small"
+    ax.legend(handles=handles, loc=loc, fontsize=size, framealpha=0.8)
 
 
 # --------------------------------------------------------------------------

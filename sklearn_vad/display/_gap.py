@@ -31,7 +31,7 @@ class ScoreGapDisplay:
     means : tuple of float
         Mean score of normal, and of anomalous frames.
     name : str, default=None
-        Of the detector, for the title.
+        Of the detector, above the legend.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ class ScoreGapDisplay:
         n_bins : int, default=40
             Equal bins from the lowest to the highest score.
         name : str, default=None
-            Of the detector, for the title.
+            Of the detector, above the legend.
         ax : matplotlib Axes, default=None
 
         Returns
@@ -183,10 +183,10 @@ class ScoreGapDisplay:
             ax.axvline(mean, color=color, linestyle=dashes, linewidth=1.5)
             handles.append((bars, outline))
         self.histograms_ = tuple(outline for _, outline in handles)
-        span = ax.axvspan(*sorted(self.means), color=NEUTRAL, alpha=0.2, linewidth=0)
+        span = ax.axvspan(*sorted(self.means), color=NEUTRAL, alpha=0.35, linewidth=0)
         span.set(zorder=0, label=f"gap {self.gap:.3f}")
         ax.set(xlabel="score", ylabel="share of frames", xlim=self.edges[[0, -1]])
         ax.set_ylim(bottom=0)
-        legend_above(ax, [*self.histograms_, span], title=self.name)
+        legend_above(ax, [*self.histograms_, span], self.name)
         self.ax_, self.figure_ = ax, ax.figure
         return self

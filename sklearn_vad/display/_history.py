@@ -27,7 +27,7 @@ class TrainingHistoryDisplay:
     best_epoch : int, default=None
         From 1; marked where there is a validation score.
     name : str, default=None
-        Of the detector, for the title.
+        Of the detector, above the legend.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class TrainingHistoryDisplay:
         best_epoch : int, default=None
             From 1; None marks the highest validation score.
         name : str, default=None
-            Of the detector, for the title.
+            Of the detector, above the legend.
         ax : matplotlib Axes, default=None
 
         Returns
@@ -158,12 +158,13 @@ class TrainingHistoryDisplay:
             kwargs = {"linewidth": 2.2 if name == "loss" else 1.4, **style}
             self.lines_[name] = draw_curve(ax, epochs, values, name, kwargs)
         ax.set(xlabel="epoch", ylabel="training loss")
+        ax.set_xlim(0.5, len(epochs) + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles = list(self.lines_.values())
         self.score_ax_ = None
         if self.valid_score is not None:
             handles += self._draw_score(ax, epochs)
-        legend_above(ax, handles)
+        legend_above(ax, handles, self.name)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 

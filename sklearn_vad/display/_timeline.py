@@ -277,7 +277,7 @@ def _make_axes_beneath(ax):
     upper, lower = place.subgridspec(2, 1, height_ratios=(2, 1), hspace=0.08)
     ax.set_subplotspec(upper)
     beneath = ax.figure.add_subplot(lower, sharex=ax, gid=gid_of("attention"))
-    beneath.set(xlabel="frame", ylabel="$Clip_A$")
+    beneath.set(xlabel="frame", ylabel="$Clip_A$", ymargin=0.1)
     ax.tick_params(labelbottom=False)
     ax.figure.align_ylabels([ax, beneath])
     return beneath
