@@ -230,13 +230,11 @@ class AttentionDisplay:
         return self
 
     def _plot_line(self, ax, kwargs):
-        from matplotlib.patches import StepPatch
-
         n_snippets = len(self.attention)
         n_frames = round(n_snippets * self.snippet_length)
         if self.frame_labels is not None:
             n_frames = len(self.frame_labels)
-        style = line_style(len(drawn(ax, "line")), StepPatch, kwargs)
+        style = line_style(len(drawn(ax, "line")), kwargs)
         style = {"label": self.name, "gid": gid_of("line"), **style}
         shade_truth(ax, self.frame_labels)
         bounds = snippet_bounds(n_snippets, n_frames, self.snippet_length)

@@ -64,23 +64,22 @@ def drawn(ax, kind):
     return [each for each in ax.get_children() if each.get_gid() == gid_of(kind)]
 
 
-def line_style(n, kind, given):
-    """Return how the n-th line looks, as keywords for an artist of class `kind`."""
+def line_style(n, given):
+    """Return how the n-th line looks, unless `given` keywords say otherwise."""
     from matplotlib.cbook import normalize_kwargs
+    from matplotlib.lines import Line2D
 
     style = {
         "color": COLORS[n % len(COLORS)],
         "linestyle": DASHES[(n + n // len(COLORS)) % len(DASHES)],
         "linewidth": 1.5,
     }
-    return {**style, **normalize_kwargs(given, kind)}
+    return {**style, **normalize_kwargs(given, Line2D)}
 
 
 def draw_curve(ax, x, y, label, given):
     """Draw one more line into `ax`, in a style of its own."""
-    from matplotlib.lines import Line2D
-
-    style = line_style(len(drawn(ax, "line")), Line2D, given)
+    style = line_style(len(drawn(ax, "line")), given)
     (line,) = ax.plot(x, y, **{"label": label, "gid": gid_of("line"), **style})
     return line
 
@@ -110,8 +109,8 @@ def legend_handles(ax, *kinds):
     handles = {}
     for kind in kinds:
         for artist in drawn(ax, kind):
-            label = str(artist.get_label())
-            if not label.startswith("_"):
+            label = artist.get_label()
+            if label and not label.startswith("_"):
                 handles.setdefault(label, artist)
     return list(handles.values())
 

@@ -77,12 +77,12 @@ class TrainingHistoryDisplay:
         """
         detector, _ = unwrap(estimator)
         kind = type(detector).__name__
-        if hasattr(detector, "estimators_"):
+        check_is_fitted(detector)
+        if not hasattr(detector, "history_"):
             raise TypeError(
                 f"{kind} has no history of its own; its members have: pass one of"
                 " est.estimators_"
             )
-        check_is_fitted(detector)
         return cls.from_history(
             detector.history_,
             best_epoch=detector.best_epoch_,

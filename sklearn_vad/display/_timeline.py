@@ -204,9 +204,7 @@ class ScoreTimelineDisplay:
         """
         tall = self.clip_attention is not None
         ax = make_axes(ax, (8, 3.2 if tall else 2.4))
-        from matplotlib.patches import StepPatch
-
-        style = line_style(len(drawn(ax, "line")), StepPatch, line_kwargs)
+        style = line_style(len(drawn(ax, "line")), line_kwargs)
         self._shown = {"label": self.name, "gid": gid_of("line"), **style}
         n_snippets = len(self.snippet_scores)
         n_frames = round(n_snippets * self.snippet_length)
