@@ -459,7 +459,7 @@ def test_attention_map(prior, n_snippets):
 
 def test_attention_map_has_limits():
     est = detector(memory_limit=1e-6).fit(make_bags([4] * 5), [0, 1, 0, 1, 1])
-    with pytest.raises(ValueError, match=r"map of 40 snippets takes .* GiB, memory_lim"):
+    with pytest.raises(ValueError, match=r"map of 40 snippets takes .* GiB, memory"):
         est.attention_map(np.ones((40, N_FEATURES)))
     with pytest.raises(ValueError, match=r"5 features.*expecting 8"):
         est.attention_map(np.ones((4, 5)))
