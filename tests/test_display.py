@@ -492,7 +492,9 @@ def test_bad_attention(attention, kwargs, match):
 def test_attention_that_is_not_there(small, ddl, dam):
     bags, _ = small
     mil = MILRankingAnomalyDetector(max_epochs=1, random_state=0).fit(*small)
-    with pytest.raises(TypeError, match="MILRankingAnomalyDetector has no Clip_A"):
+    with pytest.raises(
+        TypeError, match="MILRankingAnomalyDetector has no attention to"
+    ):
         AttentionDisplay.from_estimator(mil, bags[0])
     with pytest.raises(ValueError, match="head=9, expected a number from 0 to 3"):
         AttentionDisplay.from_estimator(ddl, bags[0], head=9)

@@ -139,8 +139,13 @@ class AttentionDisplay:
                 without = _one_map(maps, head)
         elif head is not None:
             raise ValueError(f"head={head!r}, but {type(detector).__name__} has none")
-        else:
+        elif hasattr(detector, "attend"):
             attention = find_clip_attention(detector, bags)
+        else:
+            raise TypeError(
+                f"{type(detector).__name__} has no attention to show, expected a"
+                " DDLAnomalyDetector or a DAMAnomalyDetector"
+            )
         return cls.from_predictions(
             attention,
             frame_labels,
@@ -234,7 +239,7 @@ class AttentionDisplay:
         n_frames = round(n_snippets * self.snippet_length)
         if self.frame_labels is not None:
             n_frames = len(self.frame_labels)
-        style = line_style(len(drawn(ax, "line")), kwargs)
+        style = line_style(len(drawn(ax, "line")), kwargs, n_snippets)
         style = {"label": self.name, "gid": gid_of("line"), **style}
         shade_truth(ax, self.frame_labels)
         bounds = snippet_bounds(n_snippets, n_frames, self.snippet_length)

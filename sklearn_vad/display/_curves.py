@@ -19,6 +19,7 @@ from ._drawing import (
     drawn,
     find_scores,
     gid_of,
+    legend_above,
     legend_handles,
     legend_inside,
     make_axes,
@@ -293,7 +294,10 @@ class FrameRocDisplay:
             xlabel=_X_AXES[self.x_axis],
             ylabel="true positive rate",
         )
-        _draw_legend(ax, "upper left" if per_hour else "lower right")
+        if per_hour:  # good and bad curves leave no corner free
+            legend_above(ax, legend_handles(ax, "line"))
+        else:
+            _draw_legend(ax, "lower right")
         self.ax_, self.figure_ = ax, ax.figure
         return self
 

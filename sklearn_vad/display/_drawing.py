@@ -64,7 +64,7 @@ def drawn(ax, kind):
     return [each for each in ax.get_children() if each.get_gid() == gid_of(kind)]
 
 
-def line_style(n, given):
+def line_style(n, given, n_points=0):
     """Return how the n-th line looks, unless `given` keywords say otherwise."""
     from matplotlib.cbook import normalize_kwargs
     from matplotlib.lines import Line2D
@@ -72,7 +72,7 @@ def line_style(n, given):
     style = {
         "color": COLORS[n % len(COLORS)],
         "linestyle": DASHES[(n + n // len(COLORS)) % len(DASHES)],
-        "linewidth": 1.5,
+        "linewidth": 1.5 if n_points <= 1000 else 0.7,
     }
     return {**style, **normalize_kwargs(given, Line2D)}
 

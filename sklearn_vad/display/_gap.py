@@ -183,10 +183,11 @@ class ScoreGapDisplay:
             ax.axvline(mean, color=color, linestyle=dashes, linewidth=1.5)
             handles.append((bars, outline))
         self.histograms_ = tuple(outline for _, outline in handles)
-        span = ax.axvspan(*sorted(self.means), color=NEUTRAL, alpha=0.35, linewidth=0)
-        span.set(zorder=0, label=f"gap {self.gap:.3f}")
+        span = ax.axvspan(*sorted(self.means), 0.97, 1, color=NEUTRAL, linewidth=0)
+        span.set_label(f"gap {self.gap:.3f}")
         ax.set(xlabel="score", ylabel="share of frames", xlim=self.edges[[0, -1]])
-        ax.set_ylim(bottom=0)
+        highest = max(self.normal.max(), self.anomalous.max())
+        ax.set_ylim(0, 1.1 * highest)  # the gap's bar is above
         legend_above(ax, [*self.histograms_, span], self.name)
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -159,7 +159,7 @@ class TrainingHistoryDisplay:
             self.lines_[name] = draw_curve(ax, epochs, values, name, kwargs)
         ax.set(xlabel="epoch", ylabel="training loss")
         ax.set_xlim(0.5, len(epochs) + 0.5)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         handles = list(self.lines_.values())
         self.score_ax_ = None
         if self.valid_score is not None:

@@ -190,7 +190,8 @@ class ScoreTimelineDisplay:
 
         Drawing a second detector into the same axes overlays its line, in another
         colour and with other dashes. Truth and threshold are drawn once; a threshold
-        that differs gets the colour of its detector.
+        that differs gets the colour of its detector. The legend is above the axes:
+        where there are axes above, let the figure have ``layout="constrained"``.
 
         Parameters
         ----------
@@ -204,9 +205,9 @@ class ScoreTimelineDisplay:
         """
         tall = self.clip_attention is not None
         ax = make_axes(ax, (8, 3.2 if tall else 2.4))
-        style = line_style(len(drawn(ax, "line")), line_kwargs)
-        self._shown = {"label": self.name, "gid": gid_of("line"), **style}
         n_snippets = len(self.snippet_scores)
+        style = line_style(len(drawn(ax, "line")), line_kwargs, n_snippets)
+        self._shown = {"label": self.name, "gid": gid_of("line"), **style}
         n_frames = round(n_snippets * self.snippet_length)
         if self.frame_labels is not None:
             n_frames = len(self.frame_labels)
@@ -276,6 +277,7 @@ def _make_axes_beneath(ax):
     ax.set_subplotspec(upper)
     beneath = ax.figure.add_subplot(lower, sharex=ax, gid=gid_of("attention"))
     beneath.set(xlabel="frame", ylabel="$Clip_A$", ymargin=0.1)
+    beneath.locator_params(axis="y", nbins=3)
     ax.tick_params(labelbottom=False)
     ax.figure.align_ylabels([ax, beneath])
     return beneath
