@@ -571,3 +571,13 @@ def test_matplotlib_is_wanted_by_pictures_only(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r"pip install 'sklearn_vad\[plot\]'"):
         ScoreTimelineDisplay.from_predictions([0.1])
+
+
+def test_arrays_alone_are_enough():
+    roc = FrameRocDisplay(x=[0, 1], tpr=[0, 1], thresholds=[np.inf, 0.5]).plot()
+    assert roc.ax_.get_legend() is None
+    named = FramePrecisionRecallDisplay(
+        precision=[1, 0.5], recall=[0, 1], thresholds=[np.inf, 0.5], name="ours"
+    ).plot()
+    assert texts(named.ax_) == ["ours"]
+    assert ScoreTimelineDisplay([0.1, 0.2], frame_labels=[0, 1] * 16).plot().ax_
