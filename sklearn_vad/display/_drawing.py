@@ -152,6 +152,39 @@ def legend_inside(ax, handles, loc):
 
 
 # --------------------------------------------------------------------------
+# Curves
+# --------------------------------------------------------------------------
+def label_of(name, metric, value):
+    """Return "name (metric = value)", or what there is of it."""
+    if value is None:
+        return name
+    value = f"{metric} = {value:.3f}"
+    return value if name is None else f"{name} ({value})"
+
+
+def draw_chance(ax, x, y):
+    """Draw the line of a detector that knows nothing, once."""
+    if not drawn(ax, "chance"):
+        ax.plot(
+            x,
+            y,
+            color=NEUTRAL,
+            linestyle="--",
+            linewidth=0.9,
+            zorder=1,
+            label="chance",
+            gid=gid_of("chance"),
+        )
+
+
+def draw_legend(ax, loc):
+    """Put a legend of the curves into `ax`, if any has a name or a value."""
+    handles = legend_handles(ax, "line", "chance")
+    if len(handles) > len(drawn(ax, "chance")):
+        legend_inside(ax, handles, loc)
+
+
+# --------------------------------------------------------------------------
 # Checks
 # --------------------------------------------------------------------------
 def find_scores(estimator, X, frame_labels):
