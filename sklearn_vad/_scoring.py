@@ -6,9 +6,9 @@ videos are run that don't fit the memory, see `_run_long`.
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from ._batching import collate, scoring_groups
+from ._progress import tqdm
 from ._storage import bag_name
 from .layers import values_per_snippet
 

@@ -583,14 +583,33 @@ def dense_locality_aware_attention(query, key, value, sigma, mask, *, prior="aft
     """
     keep = mask[:, None, :, None]
     query, key, value = (x.masked_fill(~keep, 0) for x in (query, key, value))
+    weights = dense_attention_weights(query, key, sigma, mask, prior)
+    return (weights @ value).masked_fill(~keep, 0)
+
+
+def dense_attention_weights(query, key, sigma, mask, prior="after"):
+    """Return what each snippet's row of weights is in `locality_aware_attention`.
+
+    Parameters
+    ----------
+    query, key : Tensor of shape (B, heads, T, d)
+    sigma : float or None
+    mask : bool Tensor of shape (B, T)
+    prior : {"after", "before"}, default="after"
+
+    Returns
+    -------
+    weights : Tensor of shape (B, heads, T, T)
+        Rows are of the snippets that attend, padded ones too; real columns count.
+    """
     logits, added = query @ key.transpose(-2, -1), 0.0
     if sigma is not None:
-        position = torch.arange(mask.shape[1], device=mask.device).to(value.dtype)
+        position = torch.arange(mask.shape[1], device=mask.device).to(query.dtype)
         added = torch.exp((position[:, None] - position).square() / (-2 * sigma))
     if prior == "before":
         logits, added = logits + added, 0.0
     weights = logits.masked_fill(~mask[:, None, None, :], -math.inf).softmax(dim=-1)
-    return ((weights + added) @ value).masked_fill(~keep, 0)
+    return weights + added
 
 
 # --------------------------------------------------------------------------

@@ -24,12 +24,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from .. import _engine
 from .._packing import Packing
 from .._products import linear
 from ..base import BaseAnomalyDetector, check_widths
 from ..functional import (
+    dense_attention_weights,
     dense_locality_aware_attention,
     dynamics_alignment_loss,
     dynamics_ranking_loss,
@@ -182,6 +185,21 @@ class LANet(nn.Module):
             scores.append(self._regress(known)[0])
             past = known[:, features.shape[1] :]
         return {"scores": torch.cat(scores)}
+
+    def attention_map(self, bag, with_prior=True):
+        """Return the weights of Eq. 3 in every head, (n_heads, T, T).
+
+        Parameters
+        ----------
+        bag : ndarray of shape (n_snippets, n_features)
+        with_prior : bool, default=True
+            False gives the softmax of Eq. 1 alone.
+        """
+        X = self._read(bag)
+        heads = [self._split_heads(layer(X)) for layer in (self.query, self.key)]
+        mask = X.new_ones(X.shape[:2], dtype=torch.bool)
+        sigma = self.sigma if with_prior else None
+        return dense_attention_weights(*heads, sigma, mask, self.prior)[0]
 
     def _hold(self, held, n_gone, new, n):
         """Return keys and values, (1, T, D_h) each, without old and with new ones."""
@@ -505,6 +523,62 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
             "alignment_weight": 1.0,
         }
         return cls(**{**setting, **params})
+
+    @torch.inference_mode()
+    def attention_map(self, bag, *, with_prior=True):
+        """Return how much each snippet of a video attends to each other.
+
+        Parameters
+        ----------
+        bag : array-like of shape (n_snippets, n_features)
+            One video.
+        with_prior : bool, default=True
+            With the location prior, as the network has it; False leaves it out of
+            the same network, for comparison.
+
+        Returns
+        -------
+        attention : ndarray of shape (n_heads, n_snippets, n_snippets)
+            float32, a row for each snippet that attends. Without the prior rows add
+            up to 1; with the prior "after" the softmax, to more.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError, TypeError
+            For input of a wrong kind, or unlike that of `fit`, and for a video whose
+            map takes more than `memory_limit`.
+
+        See Also
+        --------
+        sklearn_vad.display.AttentionDisplay : Draws it.
+
+        Examples
+        --------
+        >>> from sklearn_vad import DDLAnomalyDetector
+        >>> from sklearn_vad.datasets import make_bags
+        >>> bags, y = make_bags(n_bags=20, random_state=0)
+        >>> est = DDLAnomalyDetector(hidden_dim=32, max_epochs=2, random_state=0)
+        >>> attention = est.fit(bags, y).attention_map(bags[0], with_prior=False)
+        >>> attention.shape == (4, len(bags[0]), len(bags[0]))
+        True
+        >>> attention[0, 0].sum().round(3)
+        np.float32(1.0)
+        """
+        check_is_fitted(self, "net_")
+        self._check_memory_limit()
+        bags = self._check_X([bag])
+        n_snippets, module = int(bags.lengths[0]), self.net_.module_
+        # Logits, weights and their sum with the prior are there at once.
+        needed = 4 * 4 * module.n_heads * n_snippets**2 / 2**30
+        if needed > self.memory_limit:
+            raise ValueError(
+                f"the attention map of {n_snippets} snippets takes {needed:.1f} GiB,"
+                f" memory_limit={self.memory_limit} are allowed"
+            )
+        with _engine.cpu_threads(self.n_jobs):
+            return module.attention_map(bags[0], with_prior).cpu().numpy()
 
     def _make_module(self, n_features):
         if self.hidden_dim % self.n_heads:
