@@ -783,10 +783,14 @@ def _cut_events(events, i, n_frames, slack):
 # Scorers
 # --------------------------------------------------------------------------
 def unwrap(estimator, X):
-    """Return the detector inside pipelines and searches, and `X` as it sees it."""
+    """Return the detector inside pipelines and searches, and `X` as it sees it.
+
+    None as `X` stays None: for those who need the detector only.
+    """
     while not hasattr(estimator, "score_snippets"):
         if hasattr(estimator, "steps"):  # a Pipeline
-            X = estimator[:-1].transform(X) if len(estimator.steps) > 1 else X
+            transforms = len(estimator.steps) > 1 and X is not None
+            X = estimator[:-1].transform(X) if transforms else X
             estimator = estimator[-1]
         elif hasattr(estimator, "best_estimator_"):  # a fitted search
             estimator = estimator.best_estimator_

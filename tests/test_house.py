@@ -35,6 +35,7 @@ HOUSE = (
     {"layers"},
     {"_lstm"},
     {"_batching"},
+    {"_whole_file"},
     {"_tensor_file"},
     {"_checkpoint"},
     {"persistence"},
@@ -44,10 +45,11 @@ HOUSE = (
     {"_onnx"},
     {"base"},
     {"detectors"},
-    {"preprocessing", "extraction", "display", "datasets"},
+    {"preprocessing", "extraction", "display", "reporting", "datasets"},
 )
 TORCH_FREE = [
     "_storage",
+    "_whole_file",
     "bags",
     "timeline",
     "metrics",
@@ -55,6 +57,7 @@ TORCH_FREE = [
     "preprocessing",
     "datasets",
     "display",
+    "reporting",
 ]
 FORBIDDEN_WORDS = ("clip", "abnormal", "score_samples")
 TERMS_OF_PAPERS = {"clip_attention"}  # DAM's Clip_A
