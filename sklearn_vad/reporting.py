@@ -210,9 +210,7 @@ def _count_videos(est, bags, scores):
     if n_videos == 0:
         raise ValueError("no scores: expected those of at least one video")
     if bags is not None and count_bags(bags) != n_videos:
-        raise ValueError(
-            f"got scores of {n_videos} videos for {count_bags(bags)} bags"
-        )
+        raise ValueError(f"got scores of {n_videos} videos for {count_bags(bags)} bags")
     return n_videos
 
 
@@ -295,7 +293,9 @@ def _media_path(path, where):
     path = os.path.abspath(os.fsdecode(path))
     if _suffix(path) not in _VIDEOS | _PICTURES:
         known = ", ".join(sorted(_VIDEOS | _PICTURES))
-        raise ValueError(f"{where}: expected a video or a picture ({known}), got {path!r}")
+        raise ValueError(
+            f"{where}: expected a video or a picture ({known}), got {path!r}"
+        )
     if not os.path.isfile(path):
         raise FileNotFoundError(errno.ENOENT, f"{where}: there is no such file", path)
     return path
@@ -351,12 +351,9 @@ def _page(scored, labels, ids, settings, title):
         check_frame_counts(n_snippets, n_frames, settings["snippet_length"], ids)
     true_events, truth = _truth(labels, scores)
     shown = [0.0, 1.0, float(flat.min()), float(flat.max()), scored["threshold"]]
-    name = scored["detector"]
-    if title is None:
-        title = f"Scores of {len(scores)} videos" + (f" by {name}" if name else "")
     data = {
-        "title": title,
-        "detector": name,
+        "title": f"Scores of {len(scores)} videos" if title is None else title,
+        "detector": scored["detector"],
         "threshold": scored["threshold"],
         "range": [min(shown), max(shown)],
         "dtype": kind,
@@ -415,7 +412,9 @@ def _read(name):
 
 
 def _hash(text):
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    return (
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    )
 
 
 def _json(value):

@@ -198,6 +198,8 @@ function clock(seconds, digits = 0) {
 }
 
 const duration = (hours) => (hours >= 1 ? `${hours.toFixed(1)} h` : `${(60 * hours).toFixed(1)} min`);
+const isolated = (text) => `\u2068${text}\u2069`; // a text in another direction turns no other
+const categoriesOf = (v) => ((data.categories && data.categories[v]) || []).map(isolated);
 const moment = (v, frame) => (fpsOf(v) ? clock(frame / fpsOf(v), 1) : whole.format(frame));
 
 function element(tag, properties = {}, ...children) {
@@ -328,12 +330,12 @@ const rate = (c) => (total.quiet ? c.quietAlarms / total.quiet : null);
 const hourly = (n, hours, of) => (hours > 0 ? `${(n / hours).toFixed(n / hours < 10 ? 2 : 1)} per hour of ${of}` : null);
 const iouText = `IoU ≥ ${data.iou}`;
 const TILES = hasTruth ? [
-  ["hits", "Anomalous videos detected", (c) => c.hits, (c) => `${whole.format(c.hits)} / ${whole.format(total.anomalousVideos)}`,
-    (c) => `${whole.format(total.anomalousVideos - c.hits)} missed`],
-  ["false-videos", "Normal videos detected", (c) => c.falseVideos,
-    (c) => `${whole.format(c.falseVideos)} / ${whole.format(N - total.anomalousVideos)}`, () => "false alarms by video"],
+  ["hits", "Anomalous detected", (c) => c.hits, (c) => `${whole.format(c.hits)} / ${whole.format(total.anomalousVideos)}`,
+    (c) => `videos; ${whole.format(total.anomalousVideos - c.hits)} missed`],
+  ["false-videos", "Normal detected", (c) => c.falseVideos,
+    (c) => `${whole.format(c.falseVideos)} / ${whole.format(N - total.anomalousVideos)}`, () => "videos; false alarms"],
   ["false-alarm-rate", "False-alarm rate", rate, (c) => (rate(c) === null ? "–" : share(c.quietAlarms, total.quiet)),
-    () => "of the frames of normal videos"],
+    () => "of normal videos' frames"],
   ["found", "True events found", (c) => c.found, (c) => `${whole.format(c.found)} / ${whole.format(total.trueEvents)}`,
     (c) => `${whole.format(c.matched)} at ${iouText}`],
   ["false-events", "False events", (c) => c.falseEvents, (c) => `${whole.format(c.falseEvents)} / ${whole.format(c.events)}`,
@@ -431,12 +433,11 @@ function makeRow() {
 }
 
 function factsOf(v) {
-  const own = (data.categories && data.categories[v]) || [];
   const length = fpsOf(v) ? clock(data.n_frames[v] / fpsOf(v)) : `${whole.format(data.n_frames[v])} fr`;
   const facts = [length, count(nEvents[v], "event")];
   if (state.sort === "wrong") facts.push(`${share(wrong[v], 1)} wrong`);
   else if (hasTruth && data.auc[v] !== null) facts.push(`AUC ${data.auc[v].toFixed(2)}`);
-  return [...facts, ...own].join(" · ");
+  return [...facts, ...categoriesOf(v)].join(" · ");
 }
 
 function fillRow(row, index) {
@@ -455,7 +456,7 @@ function fillRow(row, index) {
   row.node.setAttribute("aria-selected", v === state.video);
   row.node.setAttribute("aria-posinset", index + 1);
   row.node.setAttribute("aria-setsize", items.length);
-  row.node.setAttribute("aria-label", `${data.ids[v]}, rank ${ranks[v] + 1}, score ${precise(videoScores[v])}, ${STATES[verdict]}, ${factsOf(v)}`);
+  row.node.setAttribute("aria-label", `${isolated(data.ids[v])}, rank ${ranks[v] + 1}, score ${precise(videoScores[v])}, ${STATES[verdict]}, ${factsOf(v)}`);
   drawStrip(row.strip, v);
 }
 
@@ -791,8 +792,8 @@ let pictures = [];
 
 function secondsOf(frame) {
   const v = state.video, fps = fpsOf(v);
-  if (fps) return frame / fps;
-  return video && video.duration > 0 ? (frame / data.n_frames[v]) * video.duration : null;
+  if (fps) return (frame + 0.5) / fps; // the middle of it: at its edge, the one before shows
+  return video.duration > 0 ? ((frame + 0.5) / data.n_frames[v]) * video.duration : null;
 }
 
 function seekVideo() {
@@ -803,10 +804,11 @@ function seekVideo() {
   } else video.currentTime = seconds;
 }
 
-function followVideo() {
-  const v = state.video, perSecond = fpsOf(v) || data.n_frames[v] / video.duration;
-  if (perSecond > 0) seek(video.currentTime * perSecond + 1e-3, true);
-  if (!video.paused) requestAnimationFrame(() => video && followVideo());
+function followVideo(own) {
+  if (own !== video || own.paused) return; // another one, meanwhile
+  const v = state.video, perSecond = fpsOf(v) || data.n_frames[v] / own.duration;
+  if (perSecond > 0) seek(own.currentTime * perSecond, true);
+  requestAnimationFrame(() => followVideo(own));
 }
 
 function showMedia() {
@@ -821,8 +823,7 @@ function showMedia() {
     video = element("video", { controls: true, preload: "metadata", playsInline: true, muted: true, src: media.video });
     video.setAttribute("aria-label", `Video ${data.ids[state.video]}`);
     const own = video;
-    video.addEventListener("play", () => own === video && followVideo());
-    video.addEventListener("seeked", () => own === video && !own.paused && followVideo());
+    video.addEventListener("play", () => followVideo(own));
     video.addEventListener("error", () => { note.textContent = `This browser can't play ${media.video}`; });
     place.append(video, note);
   }
@@ -850,7 +851,9 @@ function markPicture() {
     picture.current = current;
     picture.button.setAttribute("aria-current", current);
     const strip = picture.button.parentNode; // scrollIntoView would move the page too
-    if (current && strip) strip.scrollLeft = picture.button.offsetLeft - strip.clientWidth / 2 + picture.button.clientWidth / 2;
+    if (!current || !strip) continue;
+    strip.scrollLeft = picture.button.offsetLeft - (strip.clientWidth - picture.button.clientWidth) / 2;
+    strip.scrollTop = picture.button.offsetTop - (strip.clientHeight - picture.button.clientHeight) / 2;
   }
 }
 
@@ -887,7 +890,7 @@ function showDetail() {
   $("name").textContent = data.ids[v];
   $("state").textContent = STATES[verdict];
   $("state").dataset.state = verdict;
-  const facts = [...((data.categories && data.categories[v]) || []), `score ${precise(videoScores[v])}`, `rank ${whole.format(ranks[v] + 1)} of ${whole.format(N)}`, count(data.n_frames[v], "frame")];
+  const facts = [...categoriesOf(v), `score ${precise(videoScores[v])}`, `rank ${whole.format(ranks[v] + 1)} of ${whole.format(N)}`, count(data.n_frames[v], "frame")];
   if (fpsOf(v)) facts.push(clock(data.n_frames[v] / fpsOf(v)));
   facts.push(`${count(data.n_snippets[v], "snippet")} of ${Number(length.toFixed(2))} frames`);
   if (hasTruth && data.auc[v] !== null) facts.push(`AUC within ${data.auc[v].toFixed(3)}`);
@@ -1024,6 +1027,7 @@ document.addEventListener("keydown", onKey);
 $("help-open").addEventListener("click", openHelp);
 
 const WORDS = [
+  ["Hit, missed, false alarm", "Of videos: an anomalous one that is detected, one that is not, a normal one that is.", hasTruth],
   ["Threshold", "A video is detected above it. A frame is an alarm, or belongs to a predicted event, from it on."],
   ["False-alarm rate", "Alarms among the frames of normal videos, as false_alarm_rate.", hasTruth],
   ["True events found", `Those of which an alarm covers a frame. At ${iouText}: predicted events that match a true one, each true one once, as in event_average_precision_score.`, hasTruth],
@@ -1042,6 +1046,7 @@ function legend(place, entries) {
 
 function showTexts() {
   $("title").textContent = data.title;
+  $("list").style.setProperty("--rank-width", `${whole.format(N).length}ch`);
   const facts = [data.detector, count(N, "video"), count(total.frames, "frame")];
   if (total.hours > 0) facts.push(duration(total.hours));
   for (const [label, value] of data.metrics) facts.push(`${label} ${value === null ? "–" : value.toFixed(3)}`);
