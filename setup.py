@@ -45,7 +45,7 @@ EXTRAS = {
         "pytest-cov>=5.0",
         "pytest-xdist>=3.5",
         "ruff>=0.6",
-        "selenium>=4.20",  # drives the system's Chromium, downloads nothing offline
+        "selenium>=4.15",  # webdriver.ChromeService; a driver that is named is taken
     ],
 }
 

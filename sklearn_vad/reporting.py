@@ -203,8 +203,9 @@ def _count_videos(est, bags, scores):
         raise TypeError("est is None: expected a fitted detector, or scores=")
     if bags is None and scores is None:
         raise TypeError("bags are None: expected bags to score, or scores=")
-    if scores is None:
+    if est is not None:
         check_is_fitted(est)
+    if scores is None:
         return count_bags(bags)
     n_videos = len(check_scores(scores))
     if n_videos == 0:

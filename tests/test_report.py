@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import sklearn_vad
 from sklearn_vad import Bags, DDLAnomalyDetector, FrameLabels, MILRankingAnomalyDetector
 from sklearn_vad import report as make_report
 from sklearn_vad.metrics import (
@@ -36,6 +34,7 @@ from sklearn_vad.postprocessing import find_events
 from sklearn_vad.preprocessing import BagTransformer
 
 ROOT = Path(__file__).parents[1]
+MIL = MILRankingAnomalyDetector
 HOSTILE = [
     "</script><img src=x onerror='window.canary=1'><script>window.canary=1</script>",
     "<!--<script>",
@@ -86,7 +85,9 @@ def make_videos(n, length=16.0, low=3, high=30, seed=0):
     masks, scores = [], []
     for i in range(n):
         n_snippets = rng.integers(low, high)
-        mask = np.zeros(max(int(n_snippets * length + rng.integers(-3, 4)), 2), bool)
+        mask = np.zeros(
+            max(round((n_snippets + rng.uniform(-1.1, 1.1)) * length), 2), bool
+        )
         for _ in range(rng.integers(1, 4) if i % 3 == 0 else 0):
             first = rng.integers(len(mask))
             mask[first : first + rng.integers(1, len(mask))] = True
@@ -134,9 +135,9 @@ def test_scores_alone_and_any_estimator_around_a_detector(small, tmp_path):
     bags, y = small
     pipe = make_pipeline(
         BagTransformer(StandardScaler()),
-        MILRankingAnomalyDetector(max_epochs=1, random_state=0),
+        MIL(max_epochs=1, random_state=0),
     )
-    search = GridSearchCV(pipe, {"milranking" + "anomalydetector__lr": [1e-3]}, cv=2)
+    search = GridSearchCV(pipe, {"milrankinganomalydetector__lr": [1e-3]}, cv=2)
     search.fit(bags, y)
     scores = search.best_estimator_[-1].score_snippets(
         search.best_estimator_[0].transform(bags)
@@ -219,8 +220,8 @@ def test_media_are_urls_relative_to_the_page(tmp_path):
     ("change", "error", "message"),
     [
         ({"est": None, "scores": None}, TypeError, "fitted detector, or scores="),
-        ({"bags": None, "scores": None}, TypeError, "bags are None"),
-        ({"est": MILRankingAnomalyDetector(), "scores": None}, NotFittedError, ""),
+        ({"est": "a name", "bags": None, "scores": None}, TypeError, "bags are None"),
+        ({"est": MIL()}, NotFittedError, "not fitted"),
         ({"scores": []}, ValueError, "no scores"),
         ({"scores": [[0.5]]}, ValueError, "scores of 1 videos for 2 bags"),
         ({"scores": [[0.5], [np.nan]]}, ValueError, "scores of video 1 contain NaN"),
@@ -314,9 +315,9 @@ def browser(chromium):
     assert chromium.get_log("browser") == []
     for entry in chromium.get_log("performance"):
         message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            url = message["params"]["request"]["url"]
-            assert url.startswith(("file:", "data:"))
+        sent = message["params"] if message["method"].endswith("BeSent") else {}
+        if sent.get("documentURL", "").startswith("file:"):
+            assert sent["request"]["url"].startswith(("file:", "data:"))
     chromium.get("about:blank")
 
 
@@ -328,7 +329,9 @@ def open_page(browser, path):
 
 
 def text(browser, name):
-    return browser.find_element(By.ID, name).get_attribute("textContent")
+    return browser.execute_script(
+        "return document.getElementById(arguments[0]).textContent.toWellFormed()", name
+    )
 
 
 def press(browser, *keys, on="list"):
@@ -340,7 +343,7 @@ def listed(browser):
     return browser.execute_script(
         "return [...document.querySelectorAll('.row')].filter((row) => !row.hidden)"
         ".sort((a, b) => a.dataset.index - b.dataset.index)"
-        ".map((row) => row.querySelector('.id').textContent)"
+        ".map((row) => row.querySelector('.id').textContent.toWellFormed())"
     )
 
 
@@ -390,7 +393,7 @@ def expected_counts(labels, scores, threshold, **settings):
         flat = np.array([tuple(event) for event in own], dtype=float).reshape(-1, 3)
         counts["matched"] += _find_hits(runs_of(mask), flat, 0.5).sum()
         assert len(runs) >= len(own)
-    detected = np.array([own.max() > threshold for own in scores])
+    detected = np.array([float(own.max()) > threshold for own in scores])
     return {
         **counts,
         "events": sum(map(len, events)),
@@ -425,7 +428,7 @@ def test_two_thousand_videos_open_fast_and_count_as_the_metrics(browser, tmp_pat
     assert np.median(times) < 100
 
 
-@pytest.mark.parametrize("length", [16.0, 3.7, 0.4])
+@pytest.mark.parametrize("length", [16.0, 3.7, 0.6])
 def test_counts_of_fractional_snippets_and_merged_events(browser, tmp_path, length):
     labels, scores = make_videos(60, length, low=9, high=90, seed=1)
     scores = [np.float64(own) * 3 - 1 for own in scores]
@@ -441,12 +444,12 @@ def test_counts_of_fractional_snippets_and_merged_events(browser, tmp_path, leng
 
 
 def test_without_truth(browser, tmp_path):
-    labels, scores = make_videos(30)
+    _, scores = make_videos(30)
     path = make_report(None, None, path=tmp_path / "page.html", scores=scores)
     open_page(browser, path)
     set_threshold(browser, 0.3)
     counts = shown_counts(browser)
-    assert counts["detected"] == sum(own.max() > 0.3 for own in scores)
+    assert counts["detected"] == sum(float(own.max()) > 0.3 for own in scores)
     assert counts["events"] == sum(map(len, find_events(scores, threshold=0.3)))
     frames = sum(16 * np.sum(own >= np.float32(0.3)) for own in scores)
     assert counts["frames"] == frames
@@ -607,11 +610,11 @@ def test_hostile_texts_run_nothing(browser, tmp_path):
     open_page(browser, path)
     assert browser.title == " ".join(HOSTILE[0].split())
     assert text(browser, "title") == HOSTILE[0]
-    # A lone surrogate is a replacement character to the driver.
+    # A lone surrogate does not pass the driver.
     ids = [name.replace("\ud800", "\ufffd") for name in HOSTILE]
-    assert [name.replace("\ud800", "\ufffd") for name in listed(browser)] == ids
+    assert listed(browser) == ids
     for name in ids:
-        assert text(browser, "name").replace("\ud800", "\ufffd") == name
+        assert text(browser, "name") == name
         press(browser, Keys.ARROW_DOWN)
     press(browser, HOSTILE[4], on="filter")
     assert listed(browser) == HOSTILE[4:]
@@ -706,9 +709,10 @@ for (const node of document.querySelectorAll("body *")) {
   const own = [...node.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
   if (!own || !node.offsetParent || node.disabled) continue;
   let back = node;
-  while (numbers(getComputedStyle(back).backgroundColor)[3] === 0) back = back.parentNode;
+  const behind = () => getComputedStyle(back).backgroundColor;
+  while (numbers(behind())[3] === 0) back = back.parentNode;
   const a = light(numbers(getComputedStyle(node).color));
-  const b = light(numbers(getComputedStyle(back).backgroundColor));
+  const b = light(numbers(behind()));
   const name = `${node.tagName}.${node.className}#${node.id}`;
   ratios[name] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 }

@@ -113,16 +113,13 @@ function overlaps(v, found) {
 /* From the highest score down, an event takes the free true one that it overlaps
  * most, where that reaches the IoU: as event_average_precision_score. */
 function countMatches(found, pairs) {
-  const events = [...new Set(pairs.map((pair) => pair.event))];
-  events.sort((a, b) => found[b + 2] - found[a + 2] || a - b);
+  const byEvent = new Map();
+  for (const pair of pairs) byEvent.set(pair.event, [...(byEvent.get(pair.event) || []), pair]);
+  const order = [...byEvent.keys()].sort((a, b) => found[b + 2] - found[a + 2] || a - b);
   const taken = new Set();
-  for (const event of events) {
-    let best = null;
-    for (const pair of pairs) {
-      if (pair.event !== event || taken.has(pair.truth)) continue;
-      if (best === null || pair.iou > best.iou) best = pair;
-    }
-    if (best !== null && best.iou >= data.iou) taken.add(best.truth);
+  for (const event of order) {
+    const free = byEvent.get(event).filter((pair) => pair.iou >= data.iou && !taken.has(pair.truth));
+    if (free.length) taken.add(free.reduce((a, b) => (b.iou > a.iou ? b : a)).truth);
   }
   return taken.size;
 }
@@ -443,6 +440,7 @@ function factsOf(v) {
 function fillRow(row, index) {
   const v = items[index], verdict = stateOf(v);
   row.node.hidden = v === undefined;
+  row.node.removeAttribute("id");
   if (v === undefined) return;
   row.node.id = `video-${v}`;
   row.node.dataset.index = index;
@@ -464,8 +462,9 @@ function showRows() {
   const list = $("list"), first = Math.max(0, Math.floor(list.scrollTop / rowHeight) - 1);
   const needed = Math.ceil(list.clientHeight / rowHeight) + 3;
   while (rows.length < needed) makeRow();
-  rows.forEach((row, i) => (i < needed ? fillRow(row, first + i) : (row.node.hidden = true)));
-  list.setAttribute("aria-activedescendant", `video-${state.video}`);
+  rows.forEach((row, i) => (i < needed ? fillRow(row, first + i) : fillRow(row, N)));
+  if ($(`video-${state.video}`)) list.setAttribute("aria-activedescendant", `video-${state.video}`);
+  else list.removeAttribute("aria-activedescendant");
 }
 
 function showList() {
