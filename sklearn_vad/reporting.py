@@ -47,7 +47,6 @@ from .timeline import check_frame_counts
 
 __all__ = ["report"]
 
-_IOU = 0.5  # as event_average_precision_score has it
 _VIDEOS = {".mp4", ".m4v", ".webm", ".ogv", ".mov", ".mkv", ".avi"}
 _PICTURES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".avif", ".bmp", ".svg"}
 _METRICS = {
@@ -358,7 +357,6 @@ def _page(scored, labels, ids, settings, title):
         "threshold": scored["threshold"],
         "range": [min(shown), max(shown)],
         "dtype": kind,
-        "iou": _IOU,
         "ids": [str(name) for name in ids],
         "n_snippets": n_snippets.tolist(),
         "n_frames": [int(n) for n in n_frames],

@@ -428,7 +428,7 @@ def test_two_thousand_videos_open_fast_and_count_as_the_metrics(browser, tmp_pat
     assert np.median(times) < 100
 
 
-@pytest.mark.parametrize("length", [16.0, 3.7, 0.6])
+@pytest.mark.parametrize("length", [165 / 7, 3.7, 0.6])
 def test_counts_of_fractional_snippets_and_merged_events(browser, tmp_path, length):
     labels, scores = make_videos(60, length, low=9, high=90, seed=1)
     scores = [np.float64(own) * 3 - 1 for own in scores]
