@@ -783,10 +783,7 @@ def _cut_events(events, i, n_frames, slack):
 # Scorers
 # --------------------------------------------------------------------------
 def unwrap(estimator, X):
-    """Return the detector inside pipelines and searches, and `X` as it sees it.
-
-    None as `X` stays None: for those who need the detector only.
-    """
+    """Return the detector inside pipelines and searches, and `X`, if any, for it."""
     while not hasattr(estimator, "score_snippets"):
         if hasattr(estimator, "steps"):  # a Pipeline
             transforms = len(estimator.steps) > 1 and X is not None

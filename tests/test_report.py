@@ -624,7 +624,8 @@ def test_hostile_texts_run_nothing(browser, tmp_path):
 
 def test_video_and_pictures(browser, tmp_path):
     av = pytest.importorskip("av", reason="the extra 'video' makes the test's video")
-    with av.open(str(tmp_path / "a #1.webm"), "w") as container:
+    video = tmp_path / "<img src=x onerror='window.canary=1'>#1 %41?.webm"
+    with av.open(str(video), "w") as container:
         stream = container.add_stream("libvpx", rate=8)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for i in range(32):
@@ -636,7 +637,7 @@ def test_video_and_pictures(browser, tmp_path):
         picture.write_text(
             "<svg xmlns='http://www.w3.org/2000/svg' width='8' height='6'/>"
         )
-    media = [[tmp_path / "a #1.webm", *pictures], None]
+    media = [[video, *pictures], None]
     path = make_report(
         None,
         None,
@@ -665,6 +666,7 @@ def test_video_and_pictures(browser, tmp_path):
     wait.until(lambda _: browser.execute_script(loaded) == 4)
     press(browser, Keys.ARROW_DOWN)
     assert browser.find_elements(By.CSS_SELECTOR, "video, img") == []
+    assert browser.execute_script("return window.canary") is None
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

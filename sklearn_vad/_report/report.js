@@ -293,7 +293,8 @@ for (let j = 0; j < scores.length; j++) {
  * has a scale of its own. Normal frames stand above the axis, anomalous ones below. */
 function drawHistogram() {
   const { context, width, height } = prepare($("histogram"));
-  const [most, mostAnomalous] = [bins.normal, bins.anomalous].map((own) => Math.sqrt(Math.max(...own, 1)));
+  const scale = (own) => Math.sqrt(Math.max(...own, 1));
+  const most = scale(bins.normal), mostAnomalous = scale(bins.anomalous);
   const axis = hasTruth ? Math.round(height / 2) : height, w = width / BINS;
   for (let i = 0; i < BINS; i++) {
     context.globalAlpha = (i + 1) / BINS > relative(counts.threshold) ? 1 : 0.4;
@@ -313,28 +314,39 @@ function drawHistogram() {
  * Counts
  * ------------------------------------------------------------------------ */
 const rate = (c) => (total.quiet ? c.quietAlarms / total.quiet : null);
-const hourly = (n, hours, of) => (hours > 0 ? `${(n / hours).toFixed(n / hours < 10 ? 2 : 1)} per hour of ${of}` : null);
+const outOf = (part, all) => `${whole.format(part)} / ${whole.format(all)}`;
+const ofAll = (c) => `${share(c.above, total.snippets)} of all`;
+const hourly = (n, hours, of) => (
+  hours > 0 ? `${(n / hours).toFixed(n / hours < 10 ? 2 : 1)} per hour of ${of}` : null
+);
+const normalVideos = N - total.anomalousVideos;
 const iouText = `IoU ≥ ${IOU}`;
-const TILES = hasTruth ? [
-  ["hits", "Anomalous detected", (c) => c.hits, (c) => `${whole.format(c.hits)} / ${whole.format(total.anomalousVideos)}`,
+const TILES = hasTruth ? [ // id, label, value, text, note
+  ["hits", "Anomalous detected", (c) => c.hits,
+    (c) => outOf(c.hits, total.anomalousVideos),
     (c) => `videos; ${whole.format(total.anomalousVideos - c.hits)} missed`],
   ["false-videos", "Normal detected", (c) => c.falseVideos,
-    (c) => `${whole.format(c.falseVideos)} / ${whole.format(N - total.anomalousVideos)}`, () => "videos; false alarms"],
-  ["false-alarm-rate", "False-alarm rate", rate, (c) => (rate(c) === null ? "–" : share(c.quietAlarms, total.quiet)),
+    (c) => outOf(c.falseVideos, normalVideos), () => "videos; false alarms"],
+  ["false-alarm-rate", "False-alarm rate", rate,
+    (c) => (rate(c) === null ? "–" : share(c.quietAlarms, total.quiet)),
     () => "of normal videos' frames"],
-  ["found", "True events found", (c) => c.found, (c) => `${whole.format(c.found)} / ${whole.format(total.trueEvents)}`,
-    (c) => `${whole.format(c.matched)} at ${iouText}`],
-  ["false-events", "False events", (c) => c.falseEvents, (c) => `${whole.format(c.falseEvents)} / ${whole.format(c.events)}`,
-    (c) => hourly(c.falseEvents, total.normalHours, "normal video") || "predicted ones without an anomalous frame"],
-  ["above", "Snippets above", (c) => c.above, (c) => whole.format(c.above), (c) => `${share(c.above, total.snippets)} of all`],
+  ["found", "True events found", (c) => c.found,
+    (c) => outOf(c.found, total.trueEvents), (c) => `${whole.format(c.matched)} at ${iouText}`],
+  ["false-events", "False events", (c) => c.falseEvents, (c) => outOf(c.falseEvents, c.events),
+    (c) => hourly(c.falseEvents, total.normalHours, "normal video") || "without an anomalous frame"],
+  ["above", "Snippets above", (c) => c.above, (c) => whole.format(c.above), ofAll],
 ] : [
-  ["detected", "Videos detected", (c) => c.detected, (c) => `${whole.format(c.detected)} / ${whole.format(N)}`, (c) => share(c.detected, N)],
-  ["events", "Events", (c) => c.events, (c) => whole.format(c.events), (c) => hourly(c.events, total.hours, "video") || "predicted, in all videos"],
-  ["frames", "Frames above", (c) => c.framesAbove, (c) => share(c.framesAbove, total.frames), (c) => count(c.framesAbove, "frame")],
-  ["above", "Snippets above", (c) => c.above, (c) => whole.format(c.above), (c) => `${share(c.above, total.snippets)} of all`],
+  ["detected", "Videos detected", (c) => c.detected,
+    (c) => outOf(c.detected, N), (c) => share(c.detected, N)],
+  ["events", "Events", (c) => c.events, (c) => whole.format(c.events),
+    (c) => hourly(c.events, total.hours, "video") || "predicted, in all videos"],
+  ["frames", "Frames above", (c) => c.framesAbove,
+    (c) => share(c.framesAbove, total.frames), (c) => count(c.framesAbove, "frame")],
+  ["above", "Snippets above", (c) => c.above, (c) => whole.format(c.above), ofAll],
 ];
 const tiles = TILES.map(([id, label, value, text, note]) => {
-  const number = element("data", { id: `count-${id}` }), small = element("span", { class: "note" });
+  const number = element("data", { id: `count-${id}` });
+  const small = element("span", { class: "note" });
   $("counts").append(element("div", {}, element("dt", {}, label), element("dd", {}, number, small)));
   return { number, small, value, text, note };
 });
@@ -365,7 +377,8 @@ const KINDS = {
 const shownKinds = hasTruth
   ? ["all", "anomalous", "normal", "detected", "missed", "alarm"] : ["all", "detected", "quiet"];
 
-const byScore = Array.from({ length: N }, (_, v) => v).sort((a, b) => videoScores[b] - videoScores[a] || a - b);
+const byScore = data.ids.map((_, v) => v);
+byScore.sort((a, b) => videoScores[b] - videoScores[a] || a - b);
 const ranks = new Float64Array(N);
 byScore.forEach((v, i) => { ranks[v] = i; });
 const collator = new Intl.Collator("en", { numeric: true });
@@ -389,14 +402,19 @@ const SORTS = { // name, key, whether the highest comes first
   }),
 };
 
-const haystack = data.ids.map((id, v) => [id, ...((data.categories && data.categories[v]) || [])].join("\n").toLowerCase());
-const state = { kind: "all", words: [], sort: "score", down: true, video: byScore[0], a: 0, b: 1, frame: 0, hover: null };
+const namesOf = (v) => [data.ids[v], ...((data.categories && data.categories[v]) || [])];
+const haystack = data.ids.map((_, v) => namesOf(v).join("\n").toLowerCase());
+const state = {
+  kind: "all", words: [], sort: "score", down: true, // of the list
+  video: byScore[0], a: 0, b: 1, frame: 0, hover: null, // frames a to b are in sight
+};
 let counts = recount(data.threshold);
 let items = byScore;
 
 function arrange() {
   const fits = KINDS[state.kind][1], key = SORTS[state.sort][1], sign = state.down ? -1 : 1;
-  const kept = byScore.filter((v) => fits(v) && state.words.every((word) => haystack[v].includes(word)));
+  const hasWords = (v) => state.words.every((word) => haystack[v].includes(word));
+  const kept = byScore.filter((v) => fits(v) && hasWords(v));
   const keys = new Map(kept.map((v) => [v, key(v)]));
   items = kept.sort((a, b) => {
     const x = keys.get(a), y = keys.get(b);
@@ -443,7 +461,8 @@ function fillRow(row, index) {
   row.node.setAttribute("aria-selected", v === state.video);
   row.node.setAttribute("aria-posinset", index + 1);
   row.node.setAttribute("aria-setsize", items.length);
-  row.node.setAttribute("aria-label", `${isolated(data.ids[v])}, rank ${ranks[v] + 1}, score ${precise(videoScores[v])}, ${STATES[verdict]}, ${factsOf(v)}`);
+  const spoken = [isolated(data.ids[v]), `rank ${ranks[v] + 1}`, `score ${precise(videoScores[v])}`];
+  row.node.setAttribute("aria-label", [...spoken, STATES[verdict], factsOf(v)].join(", "));
   drawStrip(row.strip, v);
 }
 
@@ -459,29 +478,30 @@ function showRows() {
 function showList() {
   arrange();
   $("spacer").style.height = `${items.length * rowHeight}px`;
-  $("shown").textContent = items.length === N ? count(N, "video") : `${whole.format(items.length)} of ${count(N, "video")}`;
+  const some = items.length < N ? `${whole.format(items.length)} of ` : "";
+  $("shown").textContent = some + count(N, "video");
   for (const kind of shownKinds) {
     const [label, , number] = KINDS[kind], button = $(`kind-${kind}`);
     button.replaceChildren(label, element("span", { class: "number" }, whole.format(number())));
     button.setAttribute("aria-pressed", state.kind === kind);
   }
   $("direction").textContent = state.down ? "↓" : "↑";
-  $("direction").setAttribute("aria-label", state.down ? "Highest first; turn round" : "Lowest first; turn round");
+  $("direction").setAttribute("aria-label", `${state.down ? "Highest" : "Lowest"} first; turn round`);
   showRows();
 }
 
 function reveal(index) {
-  const list = $("list"), top = index * rowHeight;
+  if (index < 0) return;
+  const list = $("list"), top = index * rowHeight, highest = top + rowHeight - list.clientHeight;
   if (top < list.scrollTop) list.scrollTop = top;
-  else if (top + rowHeight > list.scrollTop + list.clientHeight) list.scrollTop = top + rowHeight - list.clientHeight;
+  else if (list.scrollTop < highest) list.scrollTop = highest;
 }
 
 function select(v) {
   if (v === undefined) return;
   state.video = v;
   Object.assign(state, { a: 0, b: data.n_frames[v], frame: 0, hover: null });
-  const index = items.indexOf(v);
-  if (index >= 0) reveal(index);
+  reveal(items.indexOf(v));
   showRows();
   showMedia();
   showDetail();
@@ -516,12 +536,16 @@ function drawAxis(context, y, perUnit, steps, label, unit) {
   context.textAlign = "right";
   context.fillText(unit, box.left - 6, y);
   for (let i = Math.ceil(a / gap); i * gap <= b; i++) {
-    const x = toX(i * gap * perUnit), text = label(i * gap, gap), half = context.measureText(text).width / 2;
-    context.textAlign = x - half < box.left ? "left" : x + half > canvas.clientWidth ? "right" : "center";
+    const x = toX(i * gap * perUnit), text = label(i * gap, gap);
+    const half = context.measureText(text).width / 2;
+    context.textAlign = "center";
+    if (x - half < box.left) context.textAlign = "left";
+    else if (x + half > canvas.clientWidth) context.textAlign = "right";
     context.fillText(text, x, y);
   }
 }
 
+const SECONDS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600];
 function drawTimeline() {
   const v = state.video, fps = fpsOf(v), { context, width, height } = prepare(canvas);
   const axes = fps ? 34 : 19, foot = height - axes - (hasTruth ? box.bottom : 4);
@@ -539,8 +563,7 @@ function drawTimeline() {
   drawFrame(context, toY, width, foot);
   drawAxis(context, height - axes + 10, 1, [1, 2, 5], (x) => whole.format(x), "frame");
   if (fps) {
-    const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200];
-    drawAxis(context, height - 9, fps, steps, (x, gap) => clock(x, gap < 1 ? 1 : 0), "time");
+    drawAxis(context, height - 9, fps, SECONDS, (x, gap) => clock(x, gap < 1 ? 1 : 0), "time");
   }
   drawCursor(context, v, toY, foot);
   drawMap(v);
@@ -570,7 +593,9 @@ function drawScores(context, v, toY, foot) {
   const bars = [], last = Math.min(data.n_frames[v], Math.ceil(state.b));
   const from = snippetAt(v, Math.floor(state.a)), to = snippetAt(v, last - 1);
   if (to - from < 2 * plotWidth()) {
-    for (let j = from; j <= to; j++) if (frames[j]) bars.push([toX(firsts[j]), toX(firsts[j] + frames[j]), scores[j]]);
+    for (let j = from; j <= to; j++) {
+      if (frames[j]) bars.push([toX(firsts[j]), toX(firsts[j] + frames[j]), scores[j]]);
+    }
   } else {
     const highest = profile(v, Math.floor(plotWidth()), state.a, state.b);
     highest.forEach((score, x) => bars.push([box.left + x, box.left + x + 1, score]));
@@ -580,7 +605,9 @@ function drawScores(context, v, toY, foot) {
     context.fillStyle = colours[colour];
     context.globalAlpha = 0.28;
     context.beginPath();
-    for (const [a, b, score] of bars) if ((score >= limit) === above) context.rect(a, toY(score), b - a, foot - toY(score));
+    for (const [a, b, score] of bars) {
+      if ((score >= limit) === above) context.rect(a, toY(score), b - a, foot - toY(score));
+    }
     context.fill();
     context.globalAlpha = 1;
   }
@@ -670,18 +697,23 @@ function showPosition() {
   markPicture();
 }
 
+/* Show the frames a to b; neither more than the video nor less than two snippets. */
 function view(a, b) {
-  const n = data.n_frames[state.video], least = Math.min(n, 2 * ofVideo(data.snippet_length, state.video), 60);
-  const width = Math.min(n, Math.max(least, b - a)), middle = (a + b) / 2;
-  state.a = Math.max(0, Math.min(n - width, middle - width / 2));
+  const n = data.n_frames[state.video], width = widthInSight(b - a);
+  state.a = Math.max(0, Math.min(n - width, (a + b - width) / 2));
   state.b = state.a + width;
   drawTimeline();
 }
 
+function widthInSight(width) {
+  const n = data.n_frames[state.video], two = 2 * ofVideo(data.snippet_length, state.video);
+  return Math.min(n, Math.max(width, Math.min(two, 60)));
+}
+
+/* What is at `around` stays where it is. */
 function zoom(factor, around = state.frame) {
   const centre = Math.max(state.a, Math.min(state.b, around));
-  const n = data.n_frames[state.video], least = Math.min(n, 2 * ofVideo(data.snippet_length, state.video), 60);
-  const width = Math.min(n, Math.max(least, (state.b - state.a) * factor)), real = width / (state.b - state.a);
+  const real = widthInSight((state.b - state.a) * factor) / (state.b - state.a);
   view(centre - (centre - state.a) * real, centre + (state.b - centre) * real);
 }
 
@@ -766,10 +798,14 @@ function hover(frame) {
 function moveByMap(event) {
   if (event.buttons !== 1) return;
   const map = $("map"), width = state.b - state.a;
-  const middle = ((event.clientX - map.getBoundingClientRect().left) / map.clientWidth) * data.n_frames[state.video];
+  const x = event.clientX - map.getBoundingClientRect().left;
+  const middle = (x / map.clientWidth) * data.n_frames[state.video];
   view(middle - width / 2, middle + width / 2);
 }
-$("map").addEventListener("pointerdown", (event) => { $("map").setPointerCapture(event.pointerId); moveByMap(event); });
+$("map").addEventListener("pointerdown", (event) => {
+  $("map").setPointerCapture(event.pointerId);
+  moveByMap(event);
+});
 $("map").addEventListener("pointermove", moveByMap);
 
 /* --------------------------------------------------------------------------
@@ -808,11 +844,15 @@ function showMedia() {
   if (!media) return;
   if (media.video) {
     const note = element("p", { class: "note", role: "status" });
-    video = element("video", { controls: true, preload: "metadata", playsInline: true, muted: true, src: media.video });
+    video = element("video", {
+      controls: true, preload: "metadata", playsInline: true, muted: true, src: media.video,
+    });
     video.setAttribute("aria-label", `Video ${data.ids[state.video]}`);
     const own = video;
     video.addEventListener("play", () => followVideo(own));
-    video.addEventListener("error", () => { note.textContent = `This browser can't play ${media.video}`; });
+    video.addEventListener("error", () => {
+      note.textContent = `This browser can't play ${media.video}`;
+    });
     place.append(video, note);
   }
   if (media.images.length) place.append(showPictures(media.images));
@@ -824,11 +864,13 @@ function showPictures(images) {
   pictures = images.map((source, i) => {
     const frame = Math.floor((i * n) / images.length), at = moment(state.video, frame);
     const image = element("img", { loading: "lazy", alt: "", src: source });
-    const button = element("button", { type: "button", class: "picture", "aria-label": `Go to ${at}` }, image, element("span", {}, at));
+    const about = { type: "button", class: "picture", "aria-label": `Go to ${at}` };
+    const button = element("button", about, image, element("span", {}, at));
     button.addEventListener("click", () => seek(frame));
     return { button, frame };
   });
-  return element("div", { class: "pictures", role: "group", "aria-label": "Pictures of the video" }, ...pictures.map((p) => p.button));
+  const about = { class: "pictures", role: "group", "aria-label": "Pictures of the video" };
+  return element("div", about, ...pictures.map((picture) => picture.button));
 }
 
 function markPicture() {
@@ -846,30 +888,38 @@ function markPicture() {
 }
 
 const MOST_EVENTS = 60;
+const small = (text) => element("span", { class: "note" }, text);
 function eventButtons(title, events, kind) {
-  const line = element("div", { class: "events", role: "group", "aria-label": title }, element("h3", {}, `${title}: ${whole.format(events.length)}`));
+  const line = element("div", { class: "events", role: "group", "aria-label": title });
+  line.append(element("h3", {}, `${title}: ${whole.format(events.length)}`));
   for (const { first, last, note, good } of events.slice(0, MOST_EVENTS)) {
     const text = `${moment(state.video, first)} – ${moment(state.video, last)}`;
-    const button = element("button", { type: "button", class: `event ${kind}` }, text, element("span", { class: "note" }, note));
-    if (good !== undefined) button.dataset.good = good;
+    const button = element("button", { type: "button", class: `event ${kind}` }, text, small(note));
+    if (hasTruth) button.dataset.good = good;
     button.addEventListener("click", () => seek(first));
     line.append(button);
   }
-  if (events.length > MOST_EVENTS) line.append(element("span", { class: "note" }, `and ${whole.format(events.length - MOST_EVENTS)} more`));
+  const rest = events.length - MOST_EVENTS;
+  if (rest > 0) line.append(small(`and ${whole.format(rest)} more`));
   return line;
 }
 
 function showEvents() {
   const v = state.video, pairs = overlaps(v, found), predicted = [], truth = [];
-  const right = new Set(pairs.map((pair) => pair.event)), met = new Set(pairs.map((pair) => pair.truth));
+  const right = new Set(pairs.map((pair) => pair.event));
+  const met = new Set(pairs.map((pair) => pair.truth));
   for (let i = 0; i < found.length; i += 3) {
-    const verdict = hasTruth ? (right.has(i) ? " · hit" : " · false") : "";
-    predicted.push({ first: found[i], last: found[i + 1], note: precise(found[i + 2]) + verdict, good: hasTruth ? right.has(i) : undefined });
+    const good = right.has(i), verdict = good ? " · hit" : " · false";
+    const note = precise(found[i + 2]) + (hasTruth ? verdict : "");
+    predicted.push({ first: found[i], last: found[i + 1], note, good });
   }
   for (let e = trueStarts[v]; e < trueStarts[v + 1]; e++) {
-    truth.push({ first: trueEvents[2 * e], last: trueEvents[2 * e + 1], note: met.has(e) ? "found" : "missed", good: met.has(e) });
+    const good = met.has(e), note = good ? "found" : "missed";
+    truth.push({ first: trueEvents[2 * e], last: trueEvents[2 * e + 1], note, good });
   }
-  $("events").replaceChildren(eventButtons("Predicted events", predicted, "predicted"), ...(hasTruth ? [eventButtons("True events", truth, "true")] : []));
+  const lines = [eventButtons("Predicted events", predicted, "predicted")];
+  if (hasTruth) lines.push(eventButtons("True events", truth, "true"));
+  $("events").replaceChildren(...lines);
 }
 
 function showDetail() {
@@ -878,7 +928,9 @@ function showDetail() {
   $("name").textContent = data.ids[v];
   $("state").textContent = STATES[verdict];
   $("state").dataset.state = verdict;
-  const facts = [...categoriesOf(v), `score ${precise(videoScores[v])}`, `rank ${whole.format(ranks[v] + 1)} of ${whole.format(N)}`, count(data.n_frames[v], "frame")];
+  const facts = [...categoriesOf(v), `score ${precise(videoScores[v])}`];
+  facts.push(`rank ${whole.format(ranks[v] + 1)} of ${whole.format(N)}`);
+  facts.push(count(data.n_frames[v], "frame"));
   if (fpsOf(v)) facts.push(clock(data.n_frames[v] / fpsOf(v)));
   facts.push(`${count(data.n_snippets[v], "snippet")} of ${Number(length.toFixed(2))} frames`);
   if (hasTruth && data.auc[v] !== null) facts.push(`AUC within ${data.auc[v].toFixed(3)}`);
@@ -895,7 +947,8 @@ function setThreshold(value) {
   if (!Number.isFinite(value)) return;
   counts = recount(value);
   $("threshold").value = value;
-  if (document.activeElement !== $("threshold-number")) $("threshold-number").value = Number(value.toPrecision(6));
+  const number = $("threshold-number");
+  if (document.activeElement !== number) number.value = Number(value.toPrecision(6));
   $("threshold").setAttribute("aria-valuetext", String(Number(value.toPrecision(4))));
   $("threshold-reset").disabled = value === data.threshold;
   showCounts();
@@ -910,29 +963,39 @@ const roundThreshold = (value) => {
 };
 $("threshold").min = LOW;
 $("threshold").max = HIGH;
-$("threshold").addEventListener("input", (event) => setThreshold(roundThreshold(Number(event.target.value))));
-$("threshold-number").addEventListener("input", (event) => event.target.value !== "" && setThreshold(Number(event.target.value)));
-$("threshold-number").addEventListener("change", (event) => { event.target.value = Number(counts.threshold.toPrecision(6)); });
+$("threshold").addEventListener("input", (event) => {
+  setThreshold(roundThreshold(Number(event.target.value)));
+});
+$("threshold-number").addEventListener("input", (event) => {
+  if (event.target.value !== "") setThreshold(Number(event.target.value));
+});
+$("threshold-number").addEventListener("change", (event) => {
+  event.target.value = Number(counts.threshold.toPrecision(6));
+});
 $("threshold-reset").textContent = `Back to ${Number(data.threshold.toPrecision(4))}`;
 $("threshold-reset").addEventListener("click", () => setThreshold(data.threshold));
 
+function showFromTop() {
+  $("list").scrollTop = 0;
+  showList();
+}
 for (const kind of shownKinds) {
   const button = element("button", { type: "button", id: `kind-${kind}` });
-  button.addEventListener("click", () => { state.kind = kind; $("list").scrollTop = 0; showList(); });
+  button.addEventListener("click", () => { state.kind = kind; showFromTop(); });
   $("kinds").append(button);
 }
-for (const [value, [label]] of Object.entries(SORTS)) $("sort").append(element("option", { value }, label));
+for (const [value, [label]] of Object.entries(SORTS)) {
+  $("sort").append(element("option", { value }, label));
+}
 $("sort").addEventListener("change", (event) => {
   state.sort = event.target.value;
   state.down = SORTS[state.sort][2];
-  $("list").scrollTop = 0;
-  showList();
+  showFromTop();
 });
-$("direction").addEventListener("click", () => { state.down = !state.down; $("list").scrollTop = 0; showList(); });
+$("direction").addEventListener("click", () => { state.down = !state.down; showFromTop(); });
 $("filter").addEventListener("input", (event) => {
   state.words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
-  $("list").scrollTop = 0;
-  showList();
+  showFromTop();
 });
 let waiting = false;
 $("list").addEventListener("scroll", () => {
@@ -967,7 +1030,10 @@ system.addEventListener("change", (event) => changeTheme(event.matches));
 /* --------------------------------------------------------------------------
  * Keys
  * ------------------------------------------------------------------------ */
-const nudge = (by) => setThreshold(roundThreshold(Math.max(LOW, Math.min(HIGH, counts.threshold + (by * (HIGH - LOW)) / 100))));
+const nudge = (by) => {
+  const value = counts.threshold + (by * (HIGH - LOW)) / 100;
+  setThreshold(roundThreshold(Math.max(LOW, Math.min(HIGH, value))));
+};
 const openHelp = () => { if (!$("help").open) $("help").showModal(); };
 const play = () => video && (video.paused ? video.play().catch(() => {}) : video.pause());
 const KEYS = [ // keys, what they do, for the help
@@ -992,17 +1058,26 @@ const KEYS = [ // keys, what they do, for the help
   [["?"], openHelp, "?", "this help"],
 ];
 
+function leaveFilter() {
+  $("filter").value = "";
+  state.words = [];
+  showList();
+  reveal(items.indexOf(state.video));
+}
+
+const MOVES = ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "PageUp", "PageDown", "Home", "End"];
 function onKey(event) {
   const target = event.target, tag = target.tagName;
-  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || $("help").open) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
   if (target === $("filter")) {
-    if (event.key === "Escape") { target.value = ""; state.words = []; showList(); }
-    if (["Escape", "Enter", "ArrowDown"].includes(event.key)) { event.preventDefault(); $("list").focus(); }
+    if (event.key === "Escape") leaveFilter();
+    if (!["Escape", "Enter", "ArrowDown"].includes(event.key)) return;
+    event.preventDefault();
+    $("list").focus();
     return;
   }
   if (tag === "SELECT" || tag === "VIDEO" || target.type === "number") return;
-  const own = event.key.startsWith("Arrow") || event.key.startsWith("Page") || ["Home", "End"].includes(event.key);
-  if (target === $("threshold") && own) return;
+  if (target === $("threshold") && MOVES.includes(event.key)) return;
   if (tag === "BUTTON" && event.key === " ") return;
   if (target === canvas && event.key === "Home") { event.preventDefault(); return void seek(0); }
   if (target === canvas && event.key === "End") { event.preventDefault(); return void seek(Infinity); }
@@ -1014,22 +1089,33 @@ function onKey(event) {
 document.addEventListener("keydown", onKey);
 $("help-open").addEventListener("click", openHelp);
 
-const WORDS = [
-  ["Hit, missed, false alarm", "Of videos: an anomalous one that is detected, one that is not, a normal one that is.", hasTruth],
-  ["Threshold", "A video is detected above it. A frame is an alarm, or belongs to a predicted event, from it on."],
-  ["False-alarm rate", "Alarms among the frames of normal videos, as false_alarm_rate.", hasTruth],
-  ["True events found", `Those of which an alarm covers a frame. At ${iouText}: predicted events that match a true one, each true one once, as in event_average_precision_score.`, hasTruth],
-  ["False events", "Predicted events without an anomalous frame; per hour of frames that are not anomalous.", hasTruth],
-  ["AUC within", "ROC AUC over the frames of this video alone.", hasTruth],
-  ["Wrong frames", "Anomalous frames below the threshold and normal ones from it on.", hasTruth],
-  ["Predicted event", "A run of alarms." + (data.merge_frames ? ` Runs with fewer than ${data.merge_frames} frames between them are one.` : "") + (data.min_frames > 1 ? ` Events of fewer than ${data.min_frames} frames are left out.` : "")],
+const merging = data.merge_frames > 0
+  ? ` Runs with fewer than ${data.merge_frames} frames between them are one.` : "";
+const dropping = data.min_frames > 1
+  ? ` Events of fewer than ${data.min_frames} frames are left out.` : "";
+const WORDS = [ // word, meaning, whether it needs the truth
+  ["Hit, missed, false alarm",
+    "Of videos: an anomalous one that is detected, one that is not, a normal one that is.", true],
+  ["Threshold",
+    "A video is detected above it. A frame is an alarm, or belongs to a predicted event, from it on.",
+    false],
+  ["False-alarm rate", "Alarms among the frames of normal videos, as false_alarm_rate.", true],
+  ["Predicted event", `A run of alarms.${merging}${dropping}`, false],
+  ["True events found", `Those with a frame in a predicted event. At ${iouText}: those that a`
+    + " predicted event matches as event_average_precision_score has it.", true],
+  ["False events",
+    "Predicted events without an anomalous frame; per hour of frames that are not anomalous.", true],
+  ["AUC within", "ROC AUC over the frames of this video alone.", true],
+  ["Wrong frames", "Anomalous frames below the threshold and normal ones from it on.", true],
 ];
 
 /* --------------------------------------------------------------------------
  * Begin
  * ------------------------------------------------------------------------ */
-function legend(place, entries) {
-  for (const [kind, text] of entries) place.append(element("span", { class: "key" }, element("i", { class: kind }), text));
+function legend(id, entries) {
+  for (const [kind, text] of entries) {
+    $(id).append(element("span", { class: "key" }, element("i", { class: kind }), text));
+  }
 }
 
 function showTexts() {
@@ -1037,14 +1123,25 @@ function showTexts() {
   $("list").style.setProperty("--rank-width", `${whole.format(N).length}ch`);
   const facts = [data.detector, count(N, "video"), count(total.frames, "frame")];
   if (total.hours > 0) facts.push(duration(total.hours));
-  for (const [label, value] of data.metrics) facts.push(`${label} ${value === null ? "–" : value.toFixed(3)}`);
-  $("subtitle").textContent = facts.filter(Boolean).join(" · ");
-  legend($("legend"), [["alarm", "predicted event"], ["score", "score"], ...(hasTruth ? [["truth", "true event"]] : []), ["dash", "threshold"]]);
-  legend($("histogram-legend"), hasTruth ? [["score", "normal frames"], ["truth", "anomalous frames"]] : [["score", "frames"]]);
-  for (const [, , keys, text] of KEYS) {
-    if (text) $("help-keys").append(element("tr", {}, element("td", {}, element("kbd", {}, keys)), element("td", {}, text)));
+  for (const [label, value] of data.metrics) {
+    facts.push(`${label} ${value === null ? "–" : value.toFixed(3)}`);
   }
-  for (const [word, text, shown = true] of WORDS) if (shown) $("help-words").append(element("dt", {}, word), element("dd", {}, text));
+  $("subtitle").textContent = facts.filter(Boolean).join(" · ");
+  const truth = hasTruth ? [["truth", "true event"]] : [];
+  legend("legend", [["alarm", "predicted event"], ["score", "score"], ...truth, ["dash", "threshold"]]);
+  legend("histogram-legend", hasTruth
+    ? [["score", "normal frames"], ["truth", "anomalous frames"]] : [["score", "frames"]]);
+}
+
+function showHelp() {
+  const cell = (content) => element("td", {}, content);
+  for (const [, , keys, text] of KEYS) {
+    if (text) $("help-keys").append(element("tr", {}, cell(element("kbd", {}, keys)), cell(text)));
+  }
+  for (const [word, text, needsTruth] of WORDS) {
+    if (needsTruth && !hasTruth) continue;
+    $("help-words").append(element("dt", {}, word), element("dd", {}, text));
+  }
 }
 
 function measureRow() {
@@ -1055,6 +1152,7 @@ function measureRow() {
 
 setTheme(system.matches);
 showTexts();
+showHelp();
 measureRow();
 setThreshold(data.threshold);
 select(byScore[0]);
