@@ -439,7 +439,7 @@ function makeRow() {
 function factsOf(v) {
   const length = fpsOf(v) ? clock(data.n_frames[v] / fpsOf(v)) : `${whole.format(data.n_frames[v])} fr`;
   const facts = [length, count(nEvents[v], "event")];
-  if (state.sort === "wrong") facts.push(`${share(wrong[v], 1)} wrong`);
+  if (state.sort === "wrong") facts.unshift(`${share(wrong[v], 1)} wrong`);
   else if (hasTruth && data.auc[v] !== null) facts.push(`AUC ${data.auc[v].toFixed(2)}`);
   return [...facts, ...categoriesOf(v)].join(" · ");
 }
