@@ -38,6 +38,7 @@ HOUSE = (
     {"_lstm"},
     {"_packing"},
     {"_batching"},
+    {"_whole_file"},
     {"_tensor_file"},
     {"_checkpoint"},
     {"persistence"},
@@ -48,11 +49,12 @@ HOUSE = (
     {"_summary"},
     {"base"},
     {"detectors"},
-    {"preprocessing", "extraction", "display", "datasets"},
+    {"preprocessing", "extraction", "display", "reporting", "datasets"},
 )
 TORCH_FREE = [
     "_progress",
     "_storage",
+    "_whole_file",
     "bags",
     "timeline",
     "metrics",
@@ -60,6 +62,7 @@ TORCH_FREE = [
     "preprocessing",
     "datasets",
     "display",
+    "reporting",
 ]
 FORBIDDEN_WORDS = ("clip", "abnormal", "score_samples")
 TERMS_OF_PAPERS = {"clip_attention"}  # DAM's Clip_A
