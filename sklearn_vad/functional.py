@@ -443,14 +443,22 @@ def _softmax(query, key, value, mask, first=0):
 
 
 def _softmax_by_products(query, key, value):
-    """As torch's attention does it in blocks, by the faster library; no gradients."""
+    """As torch's attention does it in blocks, by the faster library; no gradients.
+
+    That library prepares code for every new shape; so keys are filled up to a multiple
+    of 64, and the last block of queries begins where it is as long as the others.
+    """
     out = torch.empty_like(query)
-    step = max(min(_ROWS, _ROW_ENTRIES // key.shape[-2]), 16)
+    n, n_queries = key.shape[-2], query.shape[-2]
+    step = min(max(min(_ROWS, _ROW_ENTRIES // n), 16), n_queries)
+    key, value = (F.pad(x, (0, 0, 0, -n % 64)) for x in (key, value))
     for b, head in itertools.product(range(query.shape[0]), range(query.shape[1])):
         keys, values = key[b, head].contiguous(), value[b, head].t().contiguous()
-        for i in range(0, query.shape[-2], step):
-            weights = product(query[b, head, i : i + step], keys).softmax(dim=-1)
-            out[b, head, i : i + step] = product(weights, values)
+        for i in range(0, n_queries, step):
+            rows = slice(min(i, n_queries - step), min(i + step, n_queries))
+            logits = product(query[b, head, rows], keys)
+            logits[:, n:] = -math.inf
+            out[b, head, rows] = product(logits.softmax(dim=-1), values)
     return out
 
 
