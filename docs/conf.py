@@ -4,18 +4,13 @@ Nothing is fetched: no fonts, no scripts, no inventories of other projects. The 
 can be read from a folder, without a network.
 """
 
-import os
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
-os.environ.setdefault("MPLBACKEND", "Agg")
-
-import matplotlib
-from sphinx_gallery.sorting import ExplicitOrder, FileNameSortKey
-
 import sklearn_vad
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
 
 project = "sklearn_vad"
 author = "The sklearn_vad contributors"
@@ -57,14 +52,11 @@ numpydoc_class_members_toctree = False
 # --------------------------------------------------------------------------
 # Gallery
 # --------------------------------------------------------------------------
-matplotlib.rcParams["figure.dpi"] = 100
-
 sphinx_gallery_conf = {
     "examples_dirs": [str(HERE.parent / "examples")],
     "gallery_dirs": ["auto_examples"],
     "ignore_pattern": r"(demo|features_to_grid_search|videos_to_scores)\.py|notebooks",
-    "subsection_order": ExplicitOrder([]),
-    "within_subsection_order": FileNameSortKey,
+    "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": False,
     "only_warn_on_example_error": True,  # an error of the build, by -W
     "backreferences_dir": "generated/backreferences",

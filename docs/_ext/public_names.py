@@ -57,9 +57,8 @@ class NameRole(SphinxRole):
         target = _targets().get(text)
         if target is None:
             return [nodes.literal(text, text)], []
-        link = addnodes.pending_xref(
-            text, code, refdomain="py", reftype="obj", reftarget=target, refexplicit=True
-        )
+        where = {"refdomain": "py", "reftype": "obj", "reftarget": target}
+        link = addnodes.pending_xref(text, code, refexplicit=True, **where)
         link["refdoc"] = self.env.docname
         return [link], []
 
