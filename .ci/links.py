@@ -60,7 +60,7 @@ def main(root):
     for page, link, what in found:
         print(f"{page}: {link} {what}")
     n_pages = len(list(Path(root).glob("*.html")))
-    print(f"{len(found)} broken links inside {root}")
+    print(f"{len(found)} problems in {root}")
     sys.exit(bool(found) or not n_pages)
 
 

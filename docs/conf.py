@@ -27,7 +27,12 @@ extensions = [
     "public_names",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "_ext", "auto_examples/*.ipynb", "results.md.in"]
+exclude_patterns = [
+    "_build",
+    "_ext",
+    "auto_examples/*.ipynb",
+    "**sg_execution_times.rst",
+]
 language = "en"
 nitpicky = True
 # Types of other packages: their sites are not asked.
@@ -56,7 +61,7 @@ sphinx_gallery_conf = {
     "examples_dirs": [str(HERE.parent / "examples")],
     "gallery_dirs": ["auto_examples"],
     "ignore_pattern": r"(demo|features_to_grid_search|videos_to_scores)\.py|notebooks",
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "gallery_order.Order",
     "abort_on_example_error": False,
     "only_warn_on_example_error": True,  # an error of the build, by -W
     "backreferences_dir": "generated/backreferences",

@@ -25,32 +25,28 @@ found = dissimilarity_map(snippets, kind="dist")[0].numpy()
 
 # %%
 # The map of a snippet is the product of two sums of absolute differences, one for each
-# step and one for each channel. Its mean over time: events and cuts between scenes
-# stand out, which is why the attention has to be learned. (The first snippet differs
-# from nothing at all, and is left out.)
+# step and one for each channel. Above, its mean over time: events stand out, and so do
+# cuts between scenes, which is why the attention has to be learned. (The first snippet
+# differs from nothing at all, and is left out.) Below, two maps in full: of a quiet
+# snippet, and of the most dissimilar one in an event.
 
 means = found.mean(axis=(1, 2))
+covered = y.masks[video][: 16 * len(means)].reshape(-1, 16).any(axis=1)
+inside = int(np.argmax(np.where(covered, means, 0)))
+quiet = int(np.argmin(np.where(covered, np.inf, means)))
+
 figure = plt.figure(figsize=(9, 5), layout="constrained")
-axes = figure.subplot_mosaic([["time", "time"], ["before", "inside"]])
+axes = figure.subplot_mosaic([["time", "time"], ["quiet", "inside"]])
 snippet = np.arange(1, len(means))
 axes["time"].plot(snippet, means[1:], lw=1.5)
-mask = y.masks[video]
-edges = np.flatnonzero(np.diff(np.r_[0, mask, 0])).reshape(-1, 2) / 16
+edges = np.flatnonzero(np.diff(np.r_[0, covered, 0])).reshape(-1, 2)
 for start, end in edges:
-    axes["time"].axvspan(start, end, color="tab:red", alpha=0.15, lw=0)
+    axes["time"].axvspan(start - 0.5, end - 0.5, color="tab:red", alpha=0.15, lw=0)
 axes["time"].set(
     xlabel="snippet (events shaded)", ylabel="mean of the map", xlim=(1, snippet[-1])
 )
-
-# %%
-# Two maps in full: of a quiet snippet, and of the most dissimilar one in an event.
-
-covered = np.zeros(len(means), dtype=bool)
-for start, end in edges:
-    covered[int(start) : int(np.ceil(end))] = True
-inside = int(np.argmax(np.where(covered, means, 0)))
-before = int(np.argmin(np.where(covered, np.inf, means)))
-for name, i in {"before": before, "inside": inside}.items():
+for name, i in {"quiet": quiet, "inside": inside}.items():
+    axes["time"].plot(i, means[i], "o", color="k", mfc="none")
     axes[name].imshow(found[i], cmap="viridis", vmin=0, vmax=found[inside].max())
     axes[name].set_title(f"snippet {i}", fontsize="medium")
     axes[name].set(xlabel="channel", ylabel="step")

@@ -1,7 +1,7 @@
-"""Single backticks in docstrings: a link for a public name, code for the rest.
+"""Names of the package, in docstrings and on pages, lead to their page.
 
-numpydoc's convention has one kind of quotes for parameters, attributes and names of
-the package. Only the last have a page.
+numpydoc has one kind of quotes for parameters, attributes and names of the package;
+Markdown has one for all code. Only public names have a page.
 """
 
 import functools
@@ -48,19 +48,25 @@ def _targets():
 
 
 class NameRole(SphinxRole):
-    """The role of single backticks."""
+    """The role of single backticks: code, as with two of them."""
 
     def run(self):
-        """Return a link or literal text."""
-        text = self.text
-        code = nodes.literal(text, text, classes=["xref", "py"])
-        target = _targets().get(text)
-        if target is None:
-            return [nodes.literal(text, text)], []
-        where = {"refdomain": "py", "reftype": "obj", "reftarget": target}
-        link = addnodes.pending_xref(text, code, refexplicit=True, **where)
-        link["refdoc"] = self.env.docname
-        return [link], []
+        """Return literal text; `link_names` sees to the rest."""
+        return [nodes.literal(self.text, self.text)], []
+
+
+def link_names(app, doctree):
+    """Let code that is a public name lead to its page, on all pages."""
+    for code in list(doctree.findall(nodes.literal)):
+        target = _targets().get(code.astext().removesuffix("()"))
+        inside = (nodes.reference, nodes.title, addnodes.pending_xref)
+        if target is None or isinstance(code.parent, inside):
+            continue
+        link = addnodes.pending_xref("", refdomain="py", reftype="obj")
+        link.update_all_atts({"reftarget": target, "refexplicit": True})
+        link["refdoc"] = app.env.docname
+        code.replace_self(link)
+        link += nodes.literal("", code.astext(), classes=["xref", "py"])
 
 
 def find_in_package(app, env, node, content):
@@ -84,6 +90,7 @@ def setup(app):
     """Make it the default role, and find names wherever they stand."""
     app.add_role("public", NameRole())
     app.config.default_role = "public"
+    app.connect("doctree-read", link_names)
     app.connect("missing-reference", find_in_package)
     app.connect("autodoc-skip-member", skip_foreign)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
