@@ -132,7 +132,7 @@ def topk_mean(scores, k, mask=None):
 def mil_bce_loss(scores, y, mask=None):
     r"""Binary cross-entropy of the k-max video score, Eq. 6 of DDL.
 
-    .. math:: -\frac{1}{N} \sum_i y_i \log p_i + (1 - y_i) \log(1 - p_i)
+    .. math:: -\frac{1}{N} \sum_i y_i \log(p_i) + (1 - y_i) \log(1 - p_i)
 
     where p is the mean of the k highest scores, k = T // 16 + 1 for anomalous
     and 1 for normal bags. The paper prints the first term only, with which
@@ -218,9 +218,9 @@ def mil_ranking_loss(
 def dynamics_ranking_loss(scores, y, mask=None, margin=0.0):
     r"""Rank score dynamics of anomalous above those of normal bags, Eqs. 7-8 of DDL.
 
-    With the score dynamics :math:`\delta_t = |s_t - s_{t+1}|`, a bag's energy E is
-    the mean of its k largest :math:`\delta_t^2`, k = T // 16 + 1 for anomalous and
-    1 for normal bags; the loss is :math:`\max(0, \zeta - E^a + E^n)`.
+    With the score dynamics :math:`\delta_t = \lvert s_t - s_{t+1} \rvert`, a bag's
+    energy E is the mean of its k largest :math:`\delta_t^2`, k = T // 16 + 1 for
+    anomalous and 1 for normal bags; the loss is :math:`\max(0, \zeta - E^a + E^n)`.
 
     Parameters
     ----------
@@ -266,7 +266,7 @@ def dynamics_alignment_loss(scores, features, mask=None, eps=1e-7):
 
     .. math:: \frac{1}{N} \sum_i \frac{1}{T_i - 1}
               \sum_t -\delta^s_t \log(\delta^f_t + \epsilon),
-              \quad \delta^s_t = |s_t - s_{t+1}|,
+              \quad \delta^s_t = \lvert s_t - s_{t+1} \rvert,
               \quad \delta^f_t = 1 - \cos(x_t, x_{t+1})
 
     Both dynamics receive gradients, and all bags take part, normal ones too.
@@ -645,7 +645,7 @@ def criss_cross_attention(
     from each cell, :math:`q_{ij} = x_{ij} w_q + b_q`; each cell attends to its
     row and its column, itself once:
 
-    .. math:: \tilde x_{ij} = x_{ij} + \sum_{(m, n)} M^{ij}_{mn} x_{mn}, \quad
+    .. math:: x'_{ij} = x_{ij} + \sum_{(m, n)} M^{ij}_{mn} x_{mn}, \quad
               M^{ij} = \mathrm{softmax} \left(
               \frac{\cos(q_{ij}, k_{mn})}{\tau} \right)_{m = i \, or \, n = j}
 
