@@ -21,7 +21,7 @@ REQUIRES = [
 ]
 
 DASK = "distributed>=2024.1"  # workers get OMP_NUM_THREADS=1 before they start
-GALLERY = "sphinx-gallery>=0.18"  # Sphinx 8; also makes the notebooks of examples/
+GALLERY = "sphinx-gallery>=0.19"  # the oldest that was tried; makes notebooks, too
 
 EXTRAS = {
     "dask": [DASK],
@@ -37,12 +37,13 @@ EXTRAS = {
     ],
     "plot": ["matplotlib>=3.8"],  # layout="constrained" and stairs(baseline=None)
     "docs": [
+        "docutils>=0.22",  # equations as MathML: see docs/_ext/mathml.py
         "matplotlib>=3.8",
-        "myst-parser>=4.0",  # the first for Sphinx 8; most pages are Markdown
-        "numpydoc>=1.8",
-        "pydata-sphinx-theme>=0.16",  # the first for Sphinx 8
+        "myst-parser>=5.0",  # this and the next two are the first for Sphinx 9
+        "numpydoc>=1.10",
+        "pydata-sphinx-theme>=0.17",
         GALLERY,
-        "sphinx>=8.0",  # docutils 0.22 allowed, whose MathML the equations are
+        "sphinx>=9.0",  # the first for docutils 0.22
     ],
     "test": [
         DASK,
