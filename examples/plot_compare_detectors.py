@@ -21,7 +21,7 @@ from sklearn_vad import (
 from sklearn_vad.datasets import make_bags
 from sklearn_vad.metrics import frame_scorers
 
-bags, y = make_bags(90, n_features=32, difficulty=0.2, max_snippets=50, random_state=0)
+bags, y = make_bags(90, n_features=16, difficulty=0.2, max_snippets=50, random_state=0)
 common = {"max_epochs": 8, "batch_size": 30, "random_state": 0}  # few videos
 detectors = {
     "MIL ranking": MILRankingAnomalyDetector(**common),
