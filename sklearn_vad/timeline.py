@@ -13,6 +13,15 @@ import numpy as np
 from ._storage import as_array, as_list, bag_name
 from .bags import check_snippet_length
 
+__all__ = [
+    "check_frame_counts",
+    "expand_scores",
+    "pool_segments",
+    "snippet_bounds",
+    "spread_segments",
+    "uniform_rows",
+]
+
 _MAX_FRAMES = 2**32  # of all videos: five years at 25 frames a second
 
 
