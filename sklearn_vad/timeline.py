@@ -259,6 +259,8 @@ def pool_segments(bag, n_segments, pool="mean"):
     """
     if pool not in ("mean", "max"):
         raise ValueError(f"pool must be 'mean' or 'max', got {pool!r}")
+    if len(bag) == n_segments and np.asarray(bag).dtype.kind == "f":
+        return bag  # features of segments already, each of one snippet
     bounds = _segment_bounds(len(bag), n_segments)
     starts, sizes = bounds[:-1], np.diff(bounds)
     # reduceat takes the single row at `start` where a segment is empty.
