@@ -433,8 +433,11 @@ def _attend_in_blocks(attend, query, key, value, mask, first, window):
 def _softmax(query, key, value, mask, first=0):
     """Return softmax(Q K^T) V without a T x T tensor, wherever the queries begin."""
     no_grad = not torch.is_grad_enabled() or not query.requires_grad
-    if mask is None and no_grad and key.shape[-2] >= _LONG and goes_to_onednn(query):
-        return _softmax_by_products(query, key, value)
+    inputs = [x.float() if x.dtype.itemsize < 4 else x for x in (query, key, value)]
+    long = key.shape[-2] >= _LONG and mask is None and goes_to_onednn(inputs[0])
+    if no_grad and long:  # in float32 faster than torch's attention in bfloat16
+        with torch.autocast("cpu", enabled=False):
+            return _softmax_by_products(*inputs).to(query.dtype)
     # One row of the mask, (B, 1, 1, T), for all queries.
     attend = None if mask is None else mask[:, None, None, :]
     return F.scaled_dot_product_attention(
