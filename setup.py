@@ -45,6 +45,7 @@ EXTRAS = {
         "pytest-cov>=5.0",
         "pytest-xdist>=3.5",
         "ruff>=0.6",
+        "selenium>=4.15",  # webdriver.ChromeService; a driver that is named is taken
     ],
 }
 
@@ -56,6 +57,7 @@ setup(
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
     packages=find_packages(include=["sklearn_vad", "sklearn_vad.*"]),
+    package_data={"sklearn_vad": ["_report/*"]},
     python_requires=">=3.11",
     install_requires=REQUIRES,
     extras_require=EXTRAS,

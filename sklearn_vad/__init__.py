@@ -20,6 +20,7 @@ _EXPORTS = {
     "MultiCropDetector": "sklearn_vad.detectors",
     "STAAnomalyDetector": "sklearn_vad.detectors",
     "load": "sklearn_vad.persistence",
+    "report": "sklearn_vad.reporting",
 }
 
 __all__ = sorted(_EXPORTS)

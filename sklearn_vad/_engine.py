@@ -21,8 +21,8 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, EpochTimer
 from torch import nn
-from tqdm.auto import tqdm
 
+from ._progress import tqdm
 from ._tensor_file import check_tensors
 from .layers import Dropout, initialise
 

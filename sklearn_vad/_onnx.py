@@ -19,7 +19,7 @@ from torch import nn
 
 from . import __version__
 from ._batching import collate
-from ._tensor_file import write_whole
+from ._whole_file import write_whole
 
 FORMAT = 1
 _OPSET = 17

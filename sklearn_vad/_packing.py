@@ -8,6 +8,7 @@ import torch
 
 _SIMILAR = 0.8  # of the longest bag of a group
 _MANY = 8  # bags of one length that go without a mask
+_LONG = 64  # snippets
 _SHORT = 24  # snippets, below which padding costs less than one more group
 
 
@@ -79,7 +80,9 @@ class Packing:
         for n in self._lengths:
             far = group and n < group[0] * _SIMILAR and group[0] > _SHORT
             alike = len(group) >= _MANY and n < group[0] == group[-1]
-            if far or alike:
+            # Without gradients a long bag runs fastest alone.
+            alone = group and group[0] >= _LONG and not torch.is_grad_enabled()
+            if far or alike or alone:
                 yield group
                 group = []
             group.append(n)

@@ -6,9 +6,9 @@ videos are run that don't fit the memory, see `_run_long`.
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from ._batching import collate, scoring_groups
+from ._progress import tqdm
 from ._storage import bag_name
 from .layers import values_per_snippet
 
@@ -18,7 +18,9 @@ _SCORING_VALUES = 2**24
 
 
 @torch.inference_mode()
-def run_bags(net, bags, names, progress=False, view=None, memory_limit=2.0):
+def run_bags(
+    net, bags, names, progress=False, view=None, memory_limit=2.0, window=None
+):
     """Return outputs of the network for every bag, unpadded.
 
     Bags of similar length go through the network together, the longest first; a
@@ -35,6 +37,8 @@ def run_bags(net, bags, names, progress=False, view=None, memory_limit=2.0):
         From a bag to what the network sees of it; None for whole bags.
     memory_limit : float, default=2.0
         GiB.
+    window : int, default=None
+        Of the attention, for modules that take one.
 
     Returns
     -------
@@ -47,6 +51,7 @@ def run_bags(net, bags, names, progress=False, view=None, memory_limit=2.0):
         For a bag that needs more memory, of a network that can't be run in pieces.
     """
     net.module_.eval()
+    options = {} if window is None else {"window": window}
     found = {name: [None] * len(bags) for name in names}
     free = memory_limit * 2**30
     most = _snippets_at_once(net.module_, bags.snippet_shape, free)
@@ -57,9 +62,9 @@ def run_bags(net, bags, names, progress=False, view=None, memory_limit=2.0):
         for positions, seen in scoring_groups(bags, most, view):
             if len(seen[0]) > most:
                 what = bag_name(positions[0], bags.ids)
-                rows = [_run_long(net, seen[0], names, memory_limit, what)]
+                rows = [_run_long(net, seen[0], names, memory_limit, what, options)]
             else:
-                rows = _run_together(net, seen, names)
+                rows = _run_together(net, seen, names, options)
             for i, outputs in zip(positions, rows, strict=True):
                 for name in names:
                     found[name][i] = outputs[name]
@@ -67,9 +72,9 @@ def run_bags(net, bags, names, progress=False, view=None, memory_limit=2.0):
     return found
 
 
-def _run_together(net, bags, names):
+def _run_together(net, bags, names, options):
     """Return the outputs of each bag, by name."""
-    output = net.infer(collate(bags))
+    output = net.infer(collate(bags), **options)
     padded = {name: output[name].float().cpu().numpy() for name in names}
     return [
         {name: padded[name][i, : len(bag)].copy() for name in names}
@@ -86,7 +91,7 @@ def _snippets_at_once(module, snippet_shape, n_bytes):
     return max(int(n_values // values_per_snippet(module, snippet_shape)), 1)
 
 
-def _run_long(net, bag, names, memory_limit, what):
+def _run_long(net, bag, names, memory_limit, what, options):
     """Return the outputs of a bag that is too long to go at once, by name.
 
     A module says how it runs in pieces: by ``reach``, how many snippets before a
@@ -98,7 +103,11 @@ def _run_long(net, bag, names, memory_limit, what):
         n = _snippets_at_once(module, bag.shape[1:], free)
         return _run_with_reach(net, bag, names, n)
     whole = 4 * len(bag) * values_per_snippet(module, bag.shape[1:])
-    held = 4 * len(bag) * getattr(module, "held_per_snippet", 0) or whole
+    n_held = len(bag)
+    if "window" in options:  # and the blocks beside a piece
+        n = _snippets_at_once(module, bag.shape[1:], free)
+        n_held = min(n_held, n + 3 * options["window"])
+    held = 4 * n_held * getattr(module, "held_per_snippet", 0) or whole
     if held > free:
         raise ValueError(
             f"{what} of {len(bag)} snippets needs about {held / 2**30:.3g} GiB, since"
@@ -106,10 +115,10 @@ def _run_long(net, bag, names, memory_limit, what):
             f" memory_limit, which is {memory_limit:.3g} GiB"
         )
     if whole <= free:
-        return _run_together(net, [bag], names)[0]
+        return _run_together(net, [bag], names, options)[0]
     n = _snippets_at_once(module, bag.shape[1:], free - held)
     with net.autocast():
-        output = module.run_in_pieces(bag, n)
+        output = module.run_in_pieces(bag, n, **options)
     return {name: output[name].float().cpu().numpy() for name in names}
 
 
@@ -118,7 +127,7 @@ def _run_with_reach(net, bag, names, n):
     pieces = []
     for start in range(0, len(bag), n):
         before = min(start, net.module_.reach)
-        output = _run_together(net, [bag[start - before : start + n]], names)[0]
+        output = _run_together(net, [bag[start - before : start + n]], names, {})[0]
         pieces.append({name: output[name][before:] for name in names})
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in names}
 

@@ -27,6 +27,7 @@ from ._onnx import OnnxMixin
 from ._scores import SnippetScoresMixin
 from ._scoring import run_bags
 from ._storage import as_array, bag_name
+from ._summary import describe_network
 from ._tensor_file import check_state
 from .bags import (
     FrameLabels,
@@ -609,9 +610,47 @@ class BaseAnomalyDetector(
                 f"memory_limit={limit!r}, expected a number of GiB above 0"
             )
 
-    def _outputs(self, net, bags, names, progress=False, view=None):
+    def _outputs(self, net, bags, names, progress=False, view=None, **options):
         """Run a net; a detector that scores a `view` of bags maps it back here."""
-        return run_bags(net, bags, names, progress, view, self.memory_limit)
+        return run_bags(net, bags, names, progress, view, self.memory_limit, **options)
+
+    def summary(self):
+        """Describe the fitted network in a few lines of text.
+
+        Returns
+        -------
+        text : str
+            One line for each layer: its name, its kind, the shapes of its parameters
+            and how many numbers they hold; then the total. Shapes in brackets are
+            learned from the scale of the features, not trained, and not counted.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+
+        Examples
+        --------
+        >>> from sklearn_vad import MILRankingAnomalyDetector
+        >>> from sklearn_vad.datasets import make_bags
+        >>> bags, y = make_bags(n_bags=20, random_state=0)
+        >>> est = MILRankingAnomalyDetector(max_epochs=2, random_state=0).fit(bags, y)
+        >>> print(est.summary())
+        MILRankingAnomalyDetector: 64 features, 49,729 parameters, epoch 2 of 2
+        layer    kind          parameters      number
+        scaling  InputScaling  [2 (64)]             0
+        mlp.0    Linear        512 x 64 + 512  33,280
+        mlp.3    Linear        32 x 512 + 32   16,416
+        mlp.5    Linear        1 x 32 + 1          33
+        total                                  49,729
+        """
+        check_is_fitted(self, "net_")
+        lines, n_parameters = describe_network(self.net_.module_)
+        title = (
+            f"{type(self).__name__}: {self.n_features_in_} features,"
+            f" {n_parameters:,} parameters, epoch {self.best_epoch_} of {self.n_iter_}"
+        )
+        return "\n".join([title, *lines])
 
     def stream(self, state=None):
         """Return a stream that scores one video, snippet by snippet.

@@ -21,9 +21,9 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
-from tqdm.auto import tqdm
 
 from . import _engine
+from ._progress import tqdm
 from ._storage import as_list
 from ._video import (
     UnreadableVideoError,

@@ -51,7 +51,7 @@ BIAS_ENTRIES = 2**23  # of the logits' bias of one block of queries: 32 MiB in f
 _PRIOR_ROWS = 64, 512  # of the prior's product at once, at least and at most
 _ROWS = 256  # queries at once in products by oneDNN
 _ROW_ENTRIES = 2**21  # of their weights at most, which shall stay in the caches
-_LONG = 256  # snippets from which on a head is worth products of its own
+_LONG = 64  # snippets from which on a head is worth products of its own
 
 
 # --------------------------------------------------------------------------
@@ -341,8 +341,20 @@ def locality_prior(n_snippets, sigma):
     return torch.exp(-(position[:, None] - position).square() / (2 * sigma))
 
 
-def _prior_reach(n_snippets, sigma, dtype):
-    """Return the distance from which on the prior counts nothing in a row's sum."""
+def prior_reach(n_snippets, sigma, dtype=torch.float32):
+    """Return the distance from which on the prior counts nothing in a row's sum.
+
+    Parameters
+    ----------
+    n_snippets : int
+    sigma : float
+    dtype : torch.dtype, default=torch.float32
+
+    Returns
+    -------
+    distance : int
+        `n_snippets` at most.
+    """
     tail = -math.log(torch.finfo(dtype).eps / 16)
     return min(math.ceil(math.sqrt(2 * sigma * tail)), n_snippets)
 
@@ -370,7 +382,7 @@ class _PriorProduct(torch.autograd.Function):
 def _shifted_products(value, sigma, first, n_rows):
     """Return ``sum_j G[first + i, j] value[j]`` for i below `n_rows`."""
     n_bags, n_heads, n_snippets, _ = value.shape
-    reach = _prior_reach(max(n_snippets, n_rows), sigma, value.dtype)
+    reach = prior_reach(max(n_snippets, n_rows), sigma, value.dtype)
     n = min(max(reach, _PRIOR_ROWS[0]), _PRIOR_ROWS[1])
     band = _prior_band(n, reach, sigma, value)
     value = value.transpose(1, 2).flatten(2)  # all heads at once, mostly a view
@@ -405,8 +417,21 @@ def _for_blocks(x):
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _softmax(query, key, value, mask):
-    """Return softmax(Q K^T) V without a T x T tensor."""
+def _attend_in_blocks(attend, query, key, value, mask, first, window):
+    """Let each block of snippets attend to itself and the two blocks beside it."""
+    n, end, blocks = key.shape[-2], first + query.shape[-2], []
+    for block in range(first - first % window, end, window):
+        seen = slice(max(block - window, 0), min(block + 2 * window, n))
+        begin = max(block, first)
+        rows = query[..., begin - first : min(block + window, end) - first, :]
+        real = None if mask is None else mask[:, seen]
+        others = key[..., seen, :], value[..., seen, :]
+        blocks.append(attend(rows, *others, mask=real, first=begin - seen.start))
+    return torch.cat(blocks, dim=-2)
+
+
+def _softmax(query, key, value, mask, first=0):
+    """Return softmax(Q K^T) V without a T x T tensor, wherever the queries begin."""
     no_grad = not torch.is_grad_enabled() or not query.requires_grad
     if mask is None and no_grad and key.shape[-2] >= _LONG and goes_to_onednn(query):
         return _softmax_by_products(query, key, value)
@@ -418,14 +443,22 @@ def _softmax(query, key, value, mask):
 
 
 def _softmax_by_products(query, key, value):
-    """As torch's attention does it in blocks, by the faster library; no gradients."""
+    """As torch's attention does it in blocks, by the faster library; no gradients.
+
+    That library prepares code for every new shape; so keys are filled up to a multiple
+    of 64, and the last block of queries begins where it is as long as the others.
+    """
     out = torch.empty_like(query)
-    step = max(min(_ROWS, _ROW_ENTRIES // key.shape[-2]), 16)
+    n, n_queries = key.shape[-2], query.shape[-2]
+    step = min(max(min(_ROWS, _ROW_ENTRIES // n), 16), n_queries)
+    key, value = (F.pad(x, (0, 0, 0, -n % 64)) for x in (key, value))
     for b, head in itertools.product(range(query.shape[0]), range(query.shape[1])):
         keys, values = key[b, head].contiguous(), value[b, head].t().contiguous()
-        for i in range(0, query.shape[-2], step):
-            weights = product(query[b, head, i : i + step], keys).softmax(dim=-1)
-            out[b, head, i : i + step] = product(weights, values)
+        for i in range(0, n_queries, step):
+            rows = slice(min(i, n_queries - step), min(i + step, n_queries))
+            logits = product(query[b, head, rows], keys)
+            logits[:, n:] = -math.inf
+            out[b, head, rows] = product(logits.softmax(dim=-1), values)
     return out
 
 
@@ -442,7 +475,7 @@ def _attend_with_prior(query, key, value, mask, prior, first):
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
 
 
-def _softmax_with_prior(query, key, value, sigma, mask, first):
+def _softmax_with_prior(query, key, value, sigma, mask, first=0):
     """Return softmax(Q K^T + G) V, for as many queries at once as BIAS_ENTRIES let."""
     n = key.shape[-2]
     distance = torch.arange(1 - n, n, dtype=torch.float64, device=query.device)
@@ -462,7 +495,7 @@ def _softmax_with_prior(query, key, value, sigma, mask, first):
 
 
 def locality_aware_attention(
-    query, key, value, sigma, mask=None, *, prior="after", first=0
+    query, key, value, sigma, mask=None, *, prior="after", first=0, window=None
 ):
     r"""Self-attention re-calibrated by a location prior, Eqs. 1-4 of [1]_.
 
@@ -491,6 +524,10 @@ def locality_aware_attention(
     first : int, default=0
         `query` may hold some rows only, those of the snippets from `first` on:
         so long videos go in pieces, with the same result. Without a mask.
+    window : int, default=None
+        Cut the snippets into blocks of so many; each attends to its own block and
+        the two beside it only, an approximation in time linear in T. It is exact up
+        to two blocks. A prior that is added after the softmax stays whole.
 
     Returns
     -------
@@ -521,10 +558,13 @@ def locality_aware_attention(
         keep = mask[:, None, :, None]  # (B, 1, T, 1)
         query, key, value = (x.masked_fill(~keep, 0) for x in (query, key, value))
     inputs = [_for_blocks(x) for x in (query, key, value)]
+    attend = _softmax
     if sigma is not None and prior == "before":
-        out = _softmax_with_prior(*inputs, sigma, mask, first)
+        attend = functools.partial(_softmax_with_prior, sigma=sigma)
+    if window is None or key.shape[-2] <= 2 * window:
+        out = attend(*inputs, mask=mask, first=first)
     else:
-        out = _softmax(*inputs, mask)
+        out = _attend_in_blocks(attend, *inputs, mask, first, window)
     out = out[..., : value.shape[-1]]
     if sigma is not None and prior == "after":
         out = out + _PriorProduct.apply(value, sigma, first, query.shape[-2])
@@ -551,14 +591,33 @@ def dense_locality_aware_attention(query, key, value, sigma, mask, *, prior="aft
     """
     keep = mask[:, None, :, None]
     query, key, value = (x.masked_fill(~keep, 0) for x in (query, key, value))
+    weights = dense_attention_weights(query, key, sigma, mask, prior)
+    return (weights @ value).masked_fill(~keep, 0)
+
+
+def dense_attention_weights(query, key, sigma, mask, prior="after"):
+    """Return what each snippet's row of weights is in `locality_aware_attention`.
+
+    Parameters
+    ----------
+    query, key : Tensor of shape (B, heads, T, d)
+    sigma : float or None
+    mask : bool Tensor of shape (B, T)
+    prior : {"after", "before"}, default="after"
+
+    Returns
+    -------
+    weights : Tensor of shape (B, heads, T, T)
+        Rows are of the snippets that attend, padded ones too; real columns count.
+    """
     logits, added = query @ key.transpose(-2, -1), 0.0
     if sigma is not None:
-        position = torch.arange(mask.shape[1], device=mask.device).to(value.dtype)
+        position = torch.arange(mask.shape[1], device=mask.device).to(query.dtype)
         added = torch.exp((position[:, None] - position).square() / (-2 * sigma))
     if prior == "before":
         logits, added = logits + added, 0.0
     weights = logits.masked_fill(~mask[:, None, None, :], -math.inf).softmax(dim=-1)
-    return ((weights + added) @ value).masked_fill(~keep, 0)
+    return weights + added
 
 
 # --------------------------------------------------------------------------

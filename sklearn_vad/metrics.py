@@ -87,6 +87,12 @@ class _Table:
         """Frames with this score or a higher one."""
         return np.cumsum(self.anomalous + self.normal)
 
+    @cached_property
+    def precision(self):
+        """Share of anomalous frames among `frames`; before the first frame, 1."""
+        out = np.ones(len(self.true))
+        return np.divide(self.true, self.frames, out=out, where=self.frames > 0)
+
     def above(self, threshold):
         """Return the rows of scores that reach the threshold."""
         return slice(0, np.count_nonzero(self.scores >= threshold))
@@ -265,12 +271,10 @@ def _frame_average_precision(table, interpolation="step"):
         normal_frame=table.normal,
     ):
         return float("nan")
-    # Before the first frame the precision is 1, as in scikit-learn.
-    true, frames = table.true, table.frames
-    precision = np.divide(true, frames, out=np.ones(len(true)), where=frames > 0)
+    precision = table.precision  # before the first frame 1, as in scikit-learn
     if interpolation == "trapezoid":
         precision = (precision + np.append(1.0, precision[:-1])) / 2
-    return float((precision @ table.anomalous) / true[-1])
+    return float((precision @ table.anomalous) / table.true[-1])
 
 
 def _false_alarm_rate(table, threshold=0.5):
@@ -810,11 +814,12 @@ def _cut_events(events, i, n_frames, slack):
 # --------------------------------------------------------------------------
 # Scorers
 # --------------------------------------------------------------------------
-def unwrap(estimator, X):
+def unwrap(estimator, X=None):
     """Return the detector inside pipelines and searches, and `X` as it sees it."""
     while not hasattr(estimator, "score_snippets"):
         if hasattr(estimator, "steps"):  # a Pipeline
-            X = estimator[:-1].transform(X) if len(estimator.steps) > 1 else X
+            if X is not None and len(estimator.steps) > 1:
+                X = estimator[:-1].transform(X)
             estimator = estimator[-1]
         elif hasattr(estimator, "best_estimator_"):  # a fitted search
             estimator = estimator.best_estimator_

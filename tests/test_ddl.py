@@ -6,6 +6,7 @@ import naive
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 from torch import nn
 from torch.testing import assert_close
 
@@ -424,3 +425,43 @@ def test_history_records_the_terms_of_the_loss():
 def test_hidden_dim_must_be_shared_evenly():
     with pytest.raises(ValueError, match="hidden_dim=10 is no multiple of n_heads=4"):
         detector(hidden_dim=10).fit(make_bags(), [1, 0, 1, 0, 1])
+
+
+# --------------------------------------------------------------------------
+# The attention map
+# --------------------------------------------------------------------------
+def naive_attention_map(net, bag, sigma):
+    """Eqs. 1-3 in float64 loops: what attention makes of the unit vectors."""
+    x = naive.scaled(net.scaling, bag)
+    heads = []
+    for layer in (net.query, net.key):
+        flat = x @ layer.weight.detach().double().numpy().T
+        heads.append(np.stack(np.split(flat, net.n_heads, axis=1)))
+    units = np.stack([np.eye(len(bag))] * net.n_heads)
+    arguments = [[value] for value in (*heads, units)]
+    return naive.locality_aware_attention(*arguments, sigma, net.prior)[0]
+
+
+@pytest.mark.parametrize("n_snippets", [1, 7])
+@pytest.mark.parametrize("prior", ["after", "before"])
+def test_attention_map(prior, n_snippets):
+    est = detector(prior=prior, sigma=3.0)
+    net = est.fit(make_bags(), [0, 1, 0, 1, 1]).net_.module_
+    for layer in (net.query, net.key):
+        layer.weight.data *= 3  # far from uniform
+    (bag,) = make_bags([n_snippets], seed=1)
+    for with_prior, sigma in ((True, 3.0), (False, None)):
+        found = est.attention_map(bag, with_prior=with_prior)
+        assert found.dtype == np.float32
+        expected = naive_attention_map(net, bag, sigma)
+        np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
+def test_attention_map_has_limits():
+    est = detector(memory_limit=1e-6).fit(make_bags([4] * 5), [0, 1, 0, 1, 1])
+    with pytest.raises(ValueError, match=r"map of 40 snippets takes .* GiB, memory"):
+        est.attention_map(np.ones((40, N_FEATURES)))
+    with pytest.raises(ValueError, match=r"5 features.*expecting 8"):
+        est.attention_map(np.ones((4, 5)))
+    with pytest.raises(NotFittedError):
+        detector().attention_map(np.ones((4, 5)))

@@ -104,6 +104,107 @@ def test_pieces_were_taken(videos, monkeypatch):
     assert all(length > 40 or n >= 7 for length, n in seen)
 
 
+# --------------------------------------------------------------------------
+# Attention in blocks
+# --------------------------------------------------------------------------
+def seen_in_blocks(window, n):
+    """Which snippet may see which: those of its own block and of the two beside."""
+    block = np.arange(n) // window
+    return torch.from_numpy(np.abs(block[:, None] - block) <= 1)
+
+
+@pytest.mark.parametrize("prior", ["after", "before"])
+@pytest.mark.parametrize("sigma", [None, 0.5, 16.0])
+@pytest.mark.parametrize("window", [1, 5, 16, 32, 64])
+def test_attention_in_blocks_by_the_formula(window, sigma, prior):
+    rng = torch.Generator().manual_seed(0)
+    n, size = 61, (2, 3, 61, 4)
+    query, key, value = (
+        torch.randn(size, generator=rng, dtype=torch.float64) for _ in range(3)
+    )
+    position = torch.arange(n, dtype=torch.float64)
+    added = torch.zeros(n, n, dtype=torch.float64)
+    if sigma is not None:
+        added = torch.exp((position[:, None] - position).square() / (-2 * sigma))
+    logits = query @ key.mT + (added if prior == "before" else 0)
+    logits = logits.masked_fill(~seen_in_blocks(window, n), -torch.inf)
+    weights = logits.softmax(dim=-1) + (added if prior == "after" else 0)
+    expected = weights @ value
+    for first in (0, 1, 30, 60):
+        found = vad.locality_aware_attention(
+            query[:, :, first:],
+            key,
+            value,
+            sigma,
+            prior=prior,
+            first=first,
+            window=window,
+        )
+        torch.testing.assert_close(found, expected[:, :, first:], rtol=1e-9, atol=1e-9)
+    mask = torch.arange(n) < torch.tensor([[61], [30]])
+    found = vad.locality_aware_attention(
+        query, key, value, sigma, mask, prior=prior, window=window
+    )
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-9, atol=1e-9)
+    assert not found[1, :, 30:].any()
+
+
+@pytest.mark.parametrize("sigma", [None, 16.0, 5000.0])
+@pytest.mark.parametrize("window", [1, 4, 32, 74, 75])
+def test_pieces_of_attention_in_blocks_are_exact(window, sigma, videos):
+    est = clone(DDL).set_params(sigma=sigma).fit(*videos)
+    exact = est.score_snippets(long_ones())
+    whole = est.set_params(attention_window=window).score_snippets(long_ones())
+    assert np.allclose(exact[0], whole[0], rtol=0, atol=1e-7) == (2 * window >= LONG)
+    for i in (1, 3):  # of 3 and 40 snippets
+        if len(exact[i]) <= 2 * window:
+            np.testing.assert_allclose(exact[i], whole[i], rtol=0, atol=1e-6)
+    snippet = 4 * values_per_snippet(est.net_.module_, (8,))
+    for piece in (1, 7, 40):
+        est.set_params(memory_limit=(held_by_ddl(LONG) + piece * snippet) / 2**30)
+        for one, other in zip(whole, est.score_snippets(long_ones()), strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+def test_attention_in_blocks_needs_no_more_memory_for_longer_videos(videos):
+    est = clone(DDL).fit(*videos)
+    longer = [np.concatenate([long_ones()[0]] * 20)]
+    est.set_params(memory_limit=held_by_ddl(LONG) / 2**30)
+    with pytest.raises(ValueError, match="of 3000 snippets needs about"):
+        est.score_snippets(longer)
+    est.set_params(attention_window=8)
+    pieces = est.score_snippets(longer)
+    whole = est.set_params(memory_limit=2.0).score_snippets(longer)
+    np.testing.assert_allclose(pieces[0], whole[0], rtol=0, atol=1e-6)
+
+
+def test_training_does_not_know_of_the_window(videos):
+    scores = [
+        clone(DDL)
+        .set_params(attention_window=w)
+        .fit(*videos)
+        .set_params(attention_window=None)
+        .score_snippets(long_ones())
+        for w in (None, 1)
+    ]
+    assert all(map(np.array_equal, *scores))
+
+
+@pytest.mark.parametrize("window", [0, -3, 2.5, "all"])
+def test_bad_windows(window, videos):
+    with pytest.raises(ValueError, match="attention_window"):
+        clone(DDL).set_params(attention_window=window).fit(*videos)
+    est = clone(DDL).fit(*videos).set_params(attention_window=window)
+    with pytest.raises(ValueError, match=r"attention_window=.*expected a number of"):
+        est.score_snippets(videos[0])
+
+
+def test_graphs_have_no_window(videos, tmp_path):
+    est = clone(DDL).set_params(attention_window=8).fit(*videos)
+    with pytest.raises(ValueError, match="attention_window=8 can't be exported"):
+        est.to_onnx(tmp_path / "ddl.onnx")
+
+
 @pytest.mark.parametrize("variant", ["dist", "cov"])
 def test_inner_steps_go_in_pieces(variant, videos):
     rng = np.random.default_rng(0)

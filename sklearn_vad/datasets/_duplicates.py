@@ -11,8 +11,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.neighbors import radius_neighbors_graph
 from sklearn.utils._param_validation import Interval, validate_params
-from tqdm.auto import tqdm
 
+from .._progress import tqdm
 from .._storage import as_array, as_list
 from ..bags import check_bags
 

@@ -34,8 +34,8 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
-from tqdm.auto import tqdm
 
+from .._progress import tqdm
 from .._storage import (
     InFiles,
     _check_bag_shape,

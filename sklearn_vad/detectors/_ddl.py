@@ -17,22 +17,28 @@ Where the paper is silent or contradicts itself, we do this:
 
 import functools
 import itertools
+import math
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from .. import _engine
 from .._packing import Packing
+from .._products import linear
 from ..base import BaseAnomalyDetector, check_widths
 from ..functional import (
+    dense_attention_weights,
     dense_locality_aware_attention,
     dynamics_alignment_loss,
     dynamics_ranking_loss,
     locality_aware_attention,
     mil_bce_loss,
+    prior_reach,
 )
 from ..layers import Dropout, InputScaling, Linear, probabilities
 from ..timeline import uniform_rows
@@ -108,17 +114,22 @@ class LANet(nn.Module):
 
     def _features(self, X, attended):
         """Return what Eq. 4 and the perceptron make of it; (..., mlp_dims[-1])."""
-        return self.mlp(self.norm(self.out(attended) + X))
+        return self.mlp(self.norm(self.out(attended).add_(X)))
 
     def _regress(self, features):
         """Score snippets, K - 1 before them included, Eq. 5; (B, T)."""
-        return probabilities(self.regressor(features.transpose(1, 2)).squeeze(1))
+        kernel = self.regressor.weight.squeeze(0).t()  # (K, mlp_dims[-1])
+        # A convolution to one channel is K sums of shifted products.
+        products = linear(features, kernel)
+        n = features.shape[1] - len(kernel) + 1
+        logits = [products[:, i : n + i, i] for i in range(len(kernel))]
+        return probabilities(self.regressor.bias + sum(logits))
 
     def _pad(self, features):
         """Put K - 1 snippets of zeros before the first."""
         return F.pad(features, (0, 0, self.regressor.kernel_size[0] - 1, 0))
 
-    def forward(self, X, mask):
+    def forward(self, X, mask, window=None):
         if self.portable:
             X = self.scaling(X)
             attended = self._attend(self.query(X), self.key(X), self.value(X), mask)
@@ -127,48 +138,84 @@ class LANet(nn.Module):
             packing = Packing(mask)
             X = self.scaling(packing.pack(X))  # (N, D), the snippets of all bags
             projections = self.query(X), self.key(X), self.value(X)
-            attended = packing.attend(self._attend, *projections)
+            attend = functools.partial(self._attend, window=window)
+            attended = packing.attend(attend, *projections)
             features = packing.unpack(self._features(X, attended))
         return {"scores": self._regress(self._pad(features)), "features": features}
 
-    def run_in_pieces(self, bag, n):
+    def run_in_pieces(self, bag, n, window=None):
         """Score a long video, n snippets at a time; as `forward`, to rounding.
 
-        Of the whole video, keys and values are held only.
+        Beside the piece, only the keys and values that it attends to are held.
 
         Parameters
         ----------
         bag : ndarray of shape (n_snippets, n_features)
         n : int
+        window : int, default=None
+            See `locality_aware_attention`. Pieces are whole blocks then.
 
         Returns
         -------
         output : dict
             "scores", of shape ``(n_snippets,)``.
         """
-        key, value = self._hold(bag, n)
+        n_all, beside = len(bag), len(bag)
+        if window is not None:
+            n = max(n // window, 1) * window
+            reach = 0 if self.sigma is None else prior_reach(n_all, self.sigma)
+            beside = max(math.ceil(reach / window), 1) * window
+        held, begin = [], 0  # keys and values of the snippets from `begin` on
         scores, past = [], None  # features of the K - 1 snippets before
-        for i in range(0, len(bag), n):
+        for i in range(0, n_all, n):
+            seen = held[0].shape[1] if held else 0
+            new = bag[begin + seen : i + n + beside]
+            start = max(i - beside, 0)
+            held = self._hold(held, start - begin, new, n)
+            begin = start
             X = self._read(bag[i : i + n])
-            attended = self._attend(self.query(X), key, value, first=i)
+            attended = self._attend(
+                self.query(X), *held, first=i - begin, window=window
+            )
             features = self._features(X, attended)
             if past is None:
-                seen = self._pad(features)
+                known = self._pad(features)
             else:
-                seen = torch.cat([past, features], dim=1)
-            scores.append(self._regress(seen)[0])
-            past = seen[:, features.shape[1] :]
+                known = torch.cat([past, features], dim=1)
+            scores.append(self._regress(known)[0])
+            past = known[:, features.shape[1] :]
         return {"scores": torch.cat(scores)}
 
-    def _hold(self, bag, n):
-        """Return the keys and the values of a whole video, (1, T, D_h) each."""
-        held = []
-        for i in range(0, len(bag), n):
-            X = self._read(bag[i : i + n])
+    def attention_map(self, bag, with_prior=True):
+        """Return the weights of Eq. 3 in every head, (n_heads, T, T).
+
+        Parameters
+        ----------
+        bag : ndarray of shape (n_snippets, n_features)
+        with_prior : bool, default=True
+            False gives the softmax of Eq. 1 alone.
+        """
+        X = self._read(bag)
+        heads = [self._split_heads(layer(X)) for layer in (self.query, self.key)]
+        mask = X.new_ones(X.shape[:2], dtype=torch.bool)
+        sigma = self.sigma if with_prior else None
+        return dense_attention_weights(*heads, sigma, mask, self.prior)[0]
+
+    def _hold(self, held, n_gone, new, n):
+        """Return keys and values, (1, T, D_h) each, without old and with new ones."""
+        kept = [x[:, n_gone:] for x in held]
+        if len(new) == 0:
+            return kept
+        n_kept = kept[0].shape[1] if kept else 0
+        for i in range(0, len(new), n):
+            X = self._read(new[i : i + n])
             found = self.key(X), self.value(X)
-            held = held or [x.new_empty(1, len(bag), x.shape[2]) for x in found]
+            if i == 0:
+                held = [x.new_empty(1, n_kept + len(new), x.shape[2]) for x in found]
             for whole, piece in zip(held, found, strict=True):
-                whole[:, i : i + n] = piece
+                whole[:, n_kept + i : n_kept + i + n] = piece
+        for whole, old in zip(held, kept or held, strict=True):
+            whole[:, :n_kept] = old[:, :n_kept]
         return held
 
     def _read(self, piece):
@@ -238,6 +285,11 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         zeta of Eq. 8.
     eps : float, default=1e-7
         epsilon of Eq. 10.
+    attention_window : int or None, default=None
+        For videos of hours. Scoring cuts a video into blocks of so many snippets, and
+        each attends to its own block and the two beside it instead of the whole video:
+        time and memory grow with the length, no more with its square. Shorter videos,
+        up to two blocks, get the same scores. Training sees `max_snippets` anyway.
     input_scaling : {"uniform", "standard", None}, default="uniform"
         How features are scaled first, as learned from the training videos:
         "uniform" subtracts the mean of each and divides all by one number, so
@@ -367,6 +419,7 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         "alignment_weight": [Interval(Real, 0, None, closed="left")],
         "margin": [Real],
         "eps": [Interval(Real, 0, None, closed="neither")],
+        "attention_window": [Interval(Integral, 1, None, closed="left"), None],
     }
 
     def __init__(
@@ -384,6 +437,7 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         alignment_weight=1.0,
         margin=0.0,
         eps=1e-7,
+        attention_window=None,
         input_scaling="uniform",
         n_components=None,
         video_weight=0.0,
@@ -418,6 +472,7 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         self.alignment_weight = alignment_weight
         self.margin = margin
         self.eps = eps
+        self.attention_window = attention_window
         self.input_scaling = input_scaling
         self.n_components = n_components
         self.video_weight = video_weight
@@ -469,6 +524,62 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         }
         return cls(**{**setting, **params})
 
+    @torch.inference_mode()
+    def attention_map(self, bag, *, with_prior=True):
+        """Return how much each snippet of a video attends to each other.
+
+        Parameters
+        ----------
+        bag : array-like of shape (n_snippets, n_features)
+            One video.
+        with_prior : bool, default=True
+            With the location prior, as the network has it; False leaves it out of
+            the same network, for comparison.
+
+        Returns
+        -------
+        attention : ndarray of shape (n_heads, n_snippets, n_snippets)
+            float32, a row for each snippet that attends. Without the prior rows add
+            up to 1; with the prior "after" the softmax, to more.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError, TypeError
+            For input of a wrong kind, or unlike that of `fit`, and for a video whose
+            map takes more than `memory_limit`.
+
+        See Also
+        --------
+        sklearn_vad.display.AttentionDisplay : Draws it.
+
+        Examples
+        --------
+        >>> from sklearn_vad import DDLAnomalyDetector
+        >>> from sklearn_vad.datasets import make_bags
+        >>> bags, y = make_bags(n_bags=20, random_state=0)
+        >>> est = DDLAnomalyDetector(hidden_dim=32, max_epochs=2, random_state=0)
+        >>> attention = est.fit(bags, y).attention_map(bags[0], with_prior=False)
+        >>> attention.shape == (4, len(bags[0]), len(bags[0]))
+        True
+        >>> attention[0, 0].sum().round(3)
+        np.float32(1.0)
+        """
+        check_is_fitted(self, "net_")
+        self._check_memory_limit()
+        bags = self._check_X([bag])
+        n_snippets, module = int(bags.lengths[0]), self.net_.module_
+        # Logits, weights and their sum with the prior are there at once.
+        needed = 4 * 4 * module.n_heads * n_snippets**2 / 2**30
+        if needed > self.memory_limit:
+            raise ValueError(
+                f"the attention map of {n_snippets} snippets takes {needed:.1f} GiB,"
+                f" memory_limit={self.memory_limit} are allowed"
+            )
+        with _engine.cpu_threads(self.n_jobs):
+            return module.attention_map(bags[0], with_prior).cpu().numpy()
+
     def _make_module(self, n_features):
         if self.hidden_dim % self.n_heads:
             raise ValueError(
@@ -494,6 +605,22 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
             margin=self.margin,
             eps=self.eps,
         )
+
+    def _outputs(self, net, bags, names, progress=False, view=None):
+        window = self.attention_window  # may have changed since `fit` checked it
+        if window is not None and not (isinstance(window, Integral) and window >= 1):
+            raise ValueError(
+                f"attention_window={window!r}, expected a number of snippets or None"
+            )
+        return super()._outputs(net, bags, names, progress, view, window=window)
+
+    def _on_cpu(self):
+        if self.attention_window is not None:
+            raise ValueError(
+                f"attention_window={self.attention_window} can't be exported: the graph"
+                " attends to the whole video; set it to None"
+            )
+        return super()._on_cpu()
 
     def _training_view(self):
         return functools.partial(_sample_uniformly, max_snippets=self.max_snippets)

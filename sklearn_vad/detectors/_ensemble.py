@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from sklearn.base import clone
+from sklearn.ensemble import VotingClassifier
 from sklearn.pipeline import _name_estimators
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_is_fitted, validate_data
-from tqdm.auto import tqdm
 
 from .._engine import draw_seed
 from .._levels import N_QUANTILES, balance_threshold, find_quantiles, to_levels
+from .._progress import tqdm
 from .._scores import SnippetScoresMixin
 from .._storage import as_array
 from .._tensor_file import check_state, check_tensors
@@ -202,6 +203,10 @@ class EnsembleAnomalyDetector(SaveMixin, SnippetScoresMixin, _BaseComposition):
             self.estimators = self._named
         return self._set_params("estimators", **params)
 
+    def _sk_visual_block_(self):
+        """Show the members side by side in notebooks, as scikit-learn's ensembles."""
+        return VotingClassifier(self._named)._sk_visual_block_()
+
     def _check_estimators(self):
         """Return the detectors, without their names."""
         if not self.estimators:
@@ -377,6 +382,29 @@ class EnsembleAnomalyDetector(SaveMixin, SnippetScoresMixin, _BaseComposition):
         ends = np.cumsum([len(video) for video in scores[0]])
         w = self.video_weight
         return [(s + w * s.max()) / (1 + w) for s in np.split(mean, ends[:-1])]
+
+    def summary(self):
+        """Describe the fitted members in a line each.
+
+        Returns
+        -------
+        text : str
+            Of each member its weight, features, parameters and epochs. Its layers are
+            in its own summary, ``est.estimators_[i].summary()``.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        """
+        check_is_fitted(self)
+        lines = [f"EnsembleAnomalyDetector: {len(self.estimators_)} members"]
+        pairs = zip(self.weights_, self.estimators_, strict=True)
+        for i, (weight, member) in enumerate(pairs):
+            own = member.summary().splitlines()
+            title = " ".join(line for line in own if ": " in line)
+            lines.append(f"{i}  weight {weight:.3f}  {title}")
+        return "\n".join(lines)
 
     def to_onnx(self, path):
         """Raise TypeError: members are exported one by one.

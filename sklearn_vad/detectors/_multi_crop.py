@@ -296,6 +296,22 @@ class MultiCropDetector(
         means = (np.mean(crops, axis=0, dtype=np.float64) for crops in videos)
         return self.estimator_._lean([mean.astype(np.float32) for mean in means])
 
+    def summary(self):
+        """Describe the fitted network in a few lines of text.
+
+        Returns
+        -------
+        text : str
+            As the detector's own `summary`, after a line about the crops.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        """
+        check_is_fitted(self)
+        return f"MultiCropDetector: mean over crops of\n{self.estimator_.summary()}"
+
     def stream(self, state=None):
         """Return a stream that scores one video, snippet by snippet.
 
