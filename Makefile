@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -34,11 +35,9 @@ lint: $(VENV)/lint.stamp  ## Check style, spelling and docstrings
 	$(BIN)/codespell
 	$(BIN)/numpydoc lint $(MODULES)
 
-bench: $(VENV)/plot.stamp  ## Time metrics, STA's attention, a step of DAM, its streams
-	$(BIN)/python benchmarks/metrics.py
-	$(BIN)/python benchmarks/criss_cross.py --eager --widths 256,1024
-	$(BIN)/python benchmarks/dam.py
-	$(BIN)/python benchmarks/online.py
+bench: $(VENV)/plot.stamp  ## Time every case beside the straightforward way and a floor
+	$(BIN)/python benchmarks/speed.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/speed.py report
 
 clean:  ## Remove all that make, pip and the tools left here, .venv too
 	rm -rf $(VENV) build dist *.egg-info demo.png videos_to_scores.png

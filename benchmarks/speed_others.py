@@ -166,12 +166,8 @@ def metrics(settings):
     sets["XD-Violence's"] = _xd_violence(settings, rng)[: settings.size(None, 20)]
     rows = []
     for name, masks in sets.items():
-        scores, labels, flat = (
-            _scores(masks, rng),
-            FrameLabels(masks),
-            np.concatenate(masks),
-        )
-        snippets = np.concatenate(scores)
+        scores, labels = _scores(masks, rng), FrameLabels(masks)
+        flat, snippets = np.concatenate(masks), np.concatenate(scores)
 
         def expand(masks=masks, scores=scores, flat=flat):
             pairs = zip(masks, scores, strict=True)

@@ -1,6 +1,7 @@
 """Cases of speed.py: scoring whole videos, long ones, and streams."""
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -18,7 +19,6 @@ from speed_rounds import (
     Watch,
     check_equal,
     compare,
-    copies,
     exponent,
     in_process,
     products,
@@ -72,22 +72,19 @@ def plain_of(kind, est):
 
 
 def flops(kind, lengths, width):
-    """Return what no formulation of the scores can leave out; None if unknown."""
+    """Return what no formulation of the scores can leave out."""
     n = int(np.sum(lengths))
     if kind == "ddl":
         return lanet_flops(lengths, width, training=False)
     if kind == "mil_ranking":
         return 2 * n * (width * 512 + 512 * 32 + 32)
-    if kind == "dam":  # of one step: two LSTMs without a state before
-        return 2 * n * (2 * width * 4 * 1024 + 1024 * 96 + 96)
-    return None
+    # DAM of one step: two LSTMs without a state before
+    return 2 * n * (2 * width * 4 * 1024 + 1024 * 96 + 96)
 
 
 def floor_of(kind, lengths, width, precision="float32"):
-    """Return probes for the floor: products, or for STA a copy of the features."""
+    """Return probes for the floor."""
     needed = flops(kind, lengths, width)
-    if needed is None:
-        return copies(4 * width * int(np.sum(lengths)))
     n_out = 4096 if kind == "dam" else 512
     return products(needed, min(int(np.sum(lengths)), 8192), width, n_out, precision)
 
@@ -109,7 +106,9 @@ def _score(kind, settings, precisions=("float32",)):
     }
     ways = {"straightforward": lambda: plain(arrays)}
     ways["ours"] = lambda: est.score_snippets(bags)
-    floors = {"ours": floor_of(kind, lengths, width)}
+    floors = {}
+    if kind != "sta":  # whose attention and recurrence no product bounds
+        floors["ours"] = floor_of(kind, lengths, width)
     if "bfloat16" in precisions:
         half = in_bfloat16(kind, est)
         ways["ours, bfloat16"] = lambda: half.score_snippets(bags)
@@ -201,6 +200,30 @@ def with_threads(n, call):
     return run
 
 
+BESIDE = ", a core busy"
+
+
+def _idle_and_busy(row):
+    """Return two rows of one whose ways took turns beside a busy core and not."""
+    idle, busy = (
+        summarise(
+            {
+                **row,
+                "name": row["name"] + (BESIDE if beside else ""),
+                "seconds": {
+                    way.removesuffix(BESIDE): seconds
+                    for way, seconds in row["seconds"].items()
+                    if way.endswith(BESIDE) == beside
+                },
+            }
+        )
+        for beside in (False, True)
+    )
+    before = idle["medians"]
+    slower = {way: median / before[way] for way, median in busy["medians"].items()}
+    return [idle, {**busy, "values": {"slower_than_idle": slower}}]
+
+
 def score_ddl_busy(settings):
     lengths, width = test_lengths(settings), settings.size(WIDTH, 128)
     arrays = list(make_features(lengths, width))
@@ -217,14 +240,9 @@ def score_ddl_busy(settings):
             ways = {}
             for way, call in calls.items():
                 ways[way] = with_threads(n, call)
-                ways[f"{way}, a core busy"] = core.during(ways[way])
+                ways[way + BESIDE] = core.during(ways[way])
             name = f"{n} thread{'s' * (n > 1)}"
-            row = compare(name, ways, n_rounds, warm_up=n == 1)
-            row["values"]["slower_when_busy"] = {
-                way: row["medians"][f"{way}, a core busy"] / row["medians"][way]
-                for way in calls
-            }
-            rows.append(row)
+            rows += _idle_and_busy(compare(name, ways, n_rounds, warm_up=n == 1))
     return {"rows": rows, "lengths": source(settings)}
 
 
@@ -274,6 +292,16 @@ def stream_products(n_cameras, width, n_steps):
     return run
 
 
+def _push(est, n_cameras, tail):
+    """Return the function that gives every camera's stream one snippet more."""
+    rng = np.random.default_rng(0)
+    snippets = rng.normal(size=(n_cameras, *tail)).astype(np.float32)
+    streams = [est.stream() for _ in snippets]
+    if n_cameras == 1:
+        return lambda: streams[0].push(snippets[0])
+    return lambda: push_together(streams, snippets)
+
+
 def stream(settings):
     """Seconds from a snippet to its score; DAM of 7 steps, and MIL ranking."""
     width, n_steps = WIDTH, 7
@@ -282,28 +310,21 @@ def stream(settings):
         "DAM, Cov": fitted("dam", n_steps, width, variant="cov"),
         "MIL ranking": fitted("mil_ranking", width),
     }
-    rng, rows = np.random.default_rng(0), []
-    for n_cameras in (1, 64):
+    rows = []
+    for n_cameras, n in ((1, 200), (64, 50)):
         for name, est in detectors.items():
-            tail = (width,) if "MIL" in name else (n_steps, width)
-            snippets = rng.normal(size=(n_cameras, *tail)).astype(np.float32)
-            streams = [est.stream() for _ in snippets]
-            if n_cameras == 1:
-                call = lambda s=streams[0], x=snippets[0]: s.push(x)  # noqa: E731
-            else:
-                call = lambda s=streams, x=snippets: push_together(s, x)  # noqa: E731
-            floors = {}
-            if "DAM" in name:
-                floors["ours"] = [Probe(stream_products(n_cameras, width, n_steps), 1)]
-            n = settings.size(200 if n_cameras == 1 else 50, 10)
-            plural = "s" * (n_cameras > 1)
+            dam = name.startswith("DAM")
+            push = _push(est, n_cameras, (n_steps, width) if dam else (width,))
+            floor = [Probe(stream_products(n_cameras, width, n_steps), 1)]
             row = compare(
-                f"{name}, {n_cameras} camera{plural}", {"ours": call}, n, floors=floors
+                f"{name}, {n_cameras} camera{'s' * (n_cameras > 1)}",
+                {"ours": push},
+                settings.size(n, 10),
+                floors={"ours": floor} if dam else None,
             )
-            seconds = row["seconds"].pop("ours")
-            row["floors"] = {}
+            seconds = row["seconds"]["ours"]
             row["values"] = {
-                "p99": float(np.percentile(seconds, 99)),
+                "p99_ms": 1e3 * float(np.percentile(seconds, 99)),
                 "frames_per_second": 16 * n_cameras / float(np.median(seconds)),
             }
             rows.append(row)
@@ -389,7 +410,7 @@ def _long_row(n, found, width):
 
 
 def _measure_pieces(saved, store, n):
-    """Return how much scores of a video, whole and in pieces, differ; None if refused."""
+    """Return how much scores differ, of a video whole and in pieces; or None."""
     whole = in_process(_measure, saved, store, None)
     pieces = in_process(_measure, saved, store, 2.0 * n / 162_000)
     if "refused" in pieces or "refused" in whole:
@@ -461,9 +482,8 @@ def _error_of_window(settings):
     est = DDLAnomalyDetector(hidden_dim=128, random_state=0)
     est.set_params(max_epochs=settings.size(10, 2)).fit(bags, labels)
     # Long videos are short ones, one after the other.
-    order = rng.permutation(len(bags))
     n, rows = settings.size(10_000, 1_500), []
-    for i in order:
+    for i in itertools.cycle(rng.permutation(len(bags))):
         rows.append(np.array(bags[int(i)], dtype=np.float32))
         if sum(map(len, rows)) >= n:
             break
@@ -472,7 +492,7 @@ def _error_of_window(settings):
     est.set_params(attention_window=WINDOW)
     apart = np.abs(est.score_snippets(video)[0] - exact)
     return values_row(
-        f"error of attention_window={WINDOW}, T = {n}",
+        f"T = {n:,}, error of attention_window={WINDOW}",
         largest=float(apart.max()),
         mean=float(apart.mean()),
         sd_of_scores=float(exact.std()),

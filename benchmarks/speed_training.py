@@ -48,9 +48,9 @@ def lanet_flops(lengths, width, training):
     first = 3 * n * width * HIDDEN
     attention = 2 * pairs * HIDDEN
     rest = n * (HIDDEN * width + width * 512 + 512 * 128 + 10 * 128)
-    return 2 * (
-        2 * first + 3 * (attention + rest) if training else first + attention + rest
-    )
+    if training:
+        return 2 * (2 * first + 3 * (attention + rest))
+    return 2 * (first + attention + rest)
 
 
 def _batch(settings):
