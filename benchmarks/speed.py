@@ -46,9 +46,6 @@ CASES = {name: module for module, names in MODULES.items() for name in names}
 # --------------------------------------------------------------------------
 def run_case(name, settings, out):
     """Run a case in this process, and leave its record as JSON."""
-    import torch
-
-    torch.set_num_threads(settings.threads)
     record = getattr(importlib.import_module(CASES[name]), name)(settings)
     out.write_text(json.dumps(record, default=float))
 
@@ -173,7 +170,7 @@ def main(argv):
     names = args.cases.split(",") if args.cases else list(CASES)
     unknown = set(names) - set(CASES)
     if unknown:
-        raise SystemExit(f"no case {unknown}; there are {', '.join(CASES)}")
+        raise SystemExit(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
     data = args.data and str(args.data.resolve())
     settings = Settings(data, args.rounds, args.threads, args.quick, args.full)
     failed = []

@@ -45,7 +45,7 @@ NAMES = {
     "wall_alone": "seconds by the clock, one worker",
     "sum_of_fits_alone": "sum of its fits and scorings",
     "wall_alone_over_sum": "the clock over that sum",
-    "wall_over_half_the_fits_alone": "two workers' clock over half of one worker's fits",
+    "wall_over_half_the_fits_alone": "two workers' clock over half of one's fits",
     "bytes_sent_per_fit": "bytes sent to a worker with a fit",
     "bytes_of_features": "bytes of features",
 }
@@ -126,10 +126,10 @@ def _notes(record):
             parts = [f"{NAMES[k]} {number_text(v)}" for k, v in known.items()]
             yield f"{row['name']}: {'; '.join(parts)}."
     for what, value in record.get("exponents", {}).items():
-        yield f"Time grows as {what} to the power of {value:.2f}, from the last two sizes."
+        yield f"Time grows as {what} to the power of {value:.2f} (last two sizes)."
     if record.get("whole_and_pieces_differ_by") is not None:
         value = number_text(record["whole_and_pieces_differ_by"])
-        yield f"Scores of a video that goes whole and in pieces differ at most by {value}."
+        yield f"Scores of a video, whole and in pieces, differ at most by {value}."
 
 
 def _conditions(record):
@@ -206,20 +206,15 @@ def unfounded(text, results):
 
 
 def numbers_of(record, unit):
-    """Return a case's ratios, or its fractions in per cent."""
+    """Return a case's ratios and other values, or its fractions in per cent."""
     for row in record["rows"]:
         if unit == "%":
             yield from (100 * value for value in row["of_floor"].values())
         else:
             yield from row["ratios"].values()
-            yield from (
-                v for v in row["values"].values() if isinstance(v, (int, float))
-            )
             for value in row["values"].values():
-                if isinstance(value, dict):
-                    yield from (
-                        v for v in value.values() if isinstance(v, (int, float))
-                    )
+                values = value.values() if isinstance(value, dict) else [value]
+                yield from (v for v in values if isinstance(v, (int, float)))
 
 
 # --------------------------------------------------------------------------
@@ -238,17 +233,21 @@ LONG = {
 }
 
 
+NOT_SHOWN = ("long", "grid", "threads", "score_ddl_busy")
+
+
 def shown_rows(results):
-    """Return the rows of the picture by their labels: of two ways or more."""
-    return {
-        f"{name}\n{row['name']}"
-        if name in ("metrics", "read", "criss_cross")
-        else name: row
-        for name, record in results["cases"].items()
-        for row in record["rows"]
-        if {"straightforward", "ours"} <= set(row["medians"])
-        and not name.startswith(("long", "grid", "threads", "score_ddl_busy"))
-    }
+    """Return the rows of the picture by their labels: those of two ways or more."""
+    shown = {}
+    for name, record in results["cases"].items():
+        rows = [
+            row
+            for row in record["rows"]
+            if {"straightforward", "ours"} <= set(row["medians"])
+        ]
+        for row in [] if name.startswith(NOT_SHOWN) else rows:
+            shown[f"{name}\n{row['name']}" if len(rows) > 1 else name] = row
+    return shown
 
 
 def draw(results, path):
@@ -266,12 +265,16 @@ def draw(results, path):
     _draw_ways(axes[0], rows)
     _draw_growth(axes[1], results, "seconds", "seconds to score a video")
     _draw_growth(axes[2], results, "added_mib", "MiB beside its features")
+    curves = axes[1].get_legend_handles_labels()
+    figure.legend(*curves, loc="outside lower right", ncols=3)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
 def _draw_ways(ax, rows):
+    from matplotlib.lines import Line2D
+
     for i, row in enumerate(rows.values()):
         known = [row["medians"][way] for way in MARKS if way in row["medians"]]
         ax.plot([min(known), max(known)], [i, i], color="0.8", zorder=1)
@@ -281,10 +284,10 @@ def _draw_ways(ax, rows):
         for way, floor in row["floor_medians"].items():
             color = MARKS[way]["color"]
             ax.plot(floor, i, "|", ms=15, mew=2, color=color)
-    handles = [
-        ax.plot([], [], ls="", ms=7, label=way, **m)[0] for way, m in MARKS.items()
-    ]
-    handles += ax.plot([], [], "k|", ms=13, mew=2, label="its floor")
+    empty = {"xdata": [], "ydata": [], "ls": ""}
+    handles = [Line2D(label=way, ms=7, **empty, **mark) for way, mark in MARKS.items()]
+    bar = {"marker": "|", "ms": 13, "mew": 2, "color": "k"}
+    handles.append(Line2D(label="its floor", **bar, **empty))
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set_xscale("log")
     ax.set_xlabel("seconds, median")
@@ -295,13 +298,14 @@ def _draw_ways(ax, rows):
 
 def _draw_growth(ax, results, what, label):
     """Draw one of the numbers of long videos over their length."""
+    from matplotlib.ticker import NullFormatter
+
     curves = {}
     for name, title in LONG.items():
         for row in results["cases"].get(name, {"rows": []})["rows"]:
             if "added_mib" not in row["values"]:
                 continue
-            variant = row["name"].partition(", ")[2].partition(", by")
-            variant = re.sub(r"^T = [\d,]+(, )?", "", row["name"])
+            variant = re.sub(r"^T = [\d,]*\d(, )?", "", row["name"])
             value = row["medians"]["ours"] if what == "seconds" else row["values"][what]
             key = f"{title}, {variant}" if variant else title
             curves.setdefault(key, []).append((row["values"]["n_snippets"], value))
@@ -315,8 +319,7 @@ def _draw_growth(ax, results, what, label):
     ax.set_xlabel("snippets")
     ax.set_title(label, fontsize=11)
     ax.grid(alpha=0.3)
-    if curves:
-        ax.legend(fontsize=8)
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def report(path):
