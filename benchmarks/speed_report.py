@@ -18,7 +18,6 @@ COLUMNS = {
     "added_mib": "memory added, MiB",
     "most_mib": "whole process at most, MiB",
     "features_mib": "of it, features at most, MiB",
-    "refused": "refused",
     "float32": "float32",
     "bfloat16": "bfloat16",
     "change": "change",
@@ -31,6 +30,7 @@ NAMES = {
     "bfloat16_differs_by": "bfloat16 scores differ at most by",
     "bfloat16_differs_on_average_by": "and on average by",
     "differ_by": "values differ by",
+    "refused": "refused",
     "n_snippets": "snippets",
     "n_padded": "snippets with padding",
     "n_videos": "videos",
@@ -39,6 +39,8 @@ NAMES = {
     "largest": "largest error of a score",
     "mean": "mean error",
     "sd_of_scores": "standard deviation of the scores",
+    "gib": "GiB",
+    "starting": "seconds that two workers take to start, not counted below",
     "wall": "seconds by the clock, two workers",
     "sum_of_fits": "sum of their fits and scorings",
     "wall_over_half_the_sum": "the clock over half that sum",
@@ -86,7 +88,7 @@ def table_text(record):
 
 
 def _lines(rows):
-    """Return the heads and the cells of all ways of all rows."""
+    """Return the heads, and the cells of all ways of the rows that have some."""
     heads = ["", "way", "median", "times as fast", "floor", "of the floor's speed"]
     heads += COLUMNS.values()
     lines = []
@@ -101,7 +103,7 @@ def _lines(rows):
                     value = None
                 line.append(number_text(value))
             lines.append(line)
-    return heads, lines
+    return heads, [line for line in lines if any(line[1:])]
 
 
 def _speed_cells(row, way):

@@ -137,11 +137,16 @@ def products(n_flops, n_rows, n_in, n_out, precision="float32"):
     return [Probe(call, factor) for call in calls]
 
 
-def copies(n_bytes):
-    """Return a probe of how fast so many bytes are copied within the memory."""
-    size = min(n_bytes, 2**28)
-    here, there = np.ones(size, np.uint8), np.zeros(size, np.uint8)
-    return [Probe(lambda: np.copyto(there, here), n_bytes / size)]
+def copies(n_bytes, piece):
+    """Return a probe of how fast so many bytes are copied, in pieces, to one place."""
+    here = np.ones((max(min(n_bytes, 2**28) // piece, 1), piece), np.uint8)
+    there = np.zeros(piece, np.uint8)
+
+    def run():
+        for row in here:
+            np.copyto(there, row)
+
+    return [Probe(run, n_bytes / here.nbytes)]
 
 
 # --------------------------------------------------------------------------

@@ -117,10 +117,11 @@ def _score(kind, settings, precisions=("float32",)):
         apart = np.concatenate([np.abs(a - b) for a, b in pairs])
         differences["bfloat16_differs_by"] = float(apart.max())
         differences["bfloat16_differs_on_average_by"] = float(apart.mean())
+    n_rounds = settings.rounds if kind != "dam" else min(settings.rounds, 3)
     row = compare(
         f"{len(lengths)} videos",
         ways,
-        settings.rounds,
+        n_rounds,
         floors=floors,
         n_snippets=int(lengths.sum()),
         **differences,
@@ -234,7 +235,7 @@ def score_ddl_busy(settings):
         "ours": lambda: est.score_snippets(bags),
         "ours, bfloat16": lambda: half.score_snippets(bags),
     }
-    rows, n_rounds = [], min(settings.rounds, 3)
+    rows, n_rounds = [], min(settings.rounds, 2)
     with BusyCore() as core:
         for n in range(1, min(os.cpu_count(), 2) + 1):
             ways = {}
@@ -262,7 +263,7 @@ def growth(settings):
         call = {"ours": lambda est=est, bags=bags: est.score_snippets(bags)}
         floors = {"ours": floor_of("ddl", lengths, width)}
         name = f"{what} = {size}"
-        row = compare(name, call, min(settings.rounds, 3), floors=floors, size=size)
+        row = compare(name, call, min(settings.rounds, 2), floors=floors, size=size)
         rows.append(row)
         found.setdefault(what, []).append((size, row["medians"]["ours"]))
     exponents = {
