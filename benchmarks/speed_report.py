@@ -31,6 +31,8 @@ NAMES = {
     "bfloat16_differs_on_average_by": "and on average by",
     "differ_by": "values differ by",
     "refused": "refused",
+    "first_batch": "seconds of the first batch, compiling",
+    "batch_of_another_length": "of the first one of another length",
     "n_snippets": "snippets",
     "n_padded": "snippets with padding",
     "n_videos": "videos",
@@ -235,7 +237,7 @@ LONG = {
 }
 
 
-NOT_SHOWN = ("long", "grid", "threads", "score_ddl_busy")
+NOT_SHOWN = ("compile", "long", "grid", "threads", "score_ddl_busy")
 
 
 def shown_rows(results):

@@ -20,6 +20,7 @@ from speed_rounds import (
     in_process,
     peak_of,
     products,
+    take_turns,
     values_row,
 )
 
@@ -179,6 +180,29 @@ def ddl_epoch(settings):
             n_videos=len(lengths),
             n_snippets=int(seen.sum()),
         )
+    return {"rows": [row], "lengths": source(settings)}
+
+
+def compile(settings):
+    """A step of the straightforward form as it is, and by `torch.compile`."""
+    bags, y = _batch(settings)
+    net, plain = plain_step(bags, y)
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-4)
+    compiled = torch.compile(net, dynamic=True)  # batches have many lengths
+
+    def step(longest=None):
+        x, mask = straightforward.pad([bag[:longest] for bag in bags])
+        labels = torch.from_numpy(y)
+        straightforward.train_step(compiled, optimizer, x, mask, labels)
+
+    lengths = {"first_batch": None, "batch_of_another_length": 100}
+    first = {
+        name: take_turns({name: lambda n=n: step(n)}, 1, warm_up=False)[name][0]
+        for name, n in lengths.items()
+    }
+    ways = {"straightforward": plain, "straightforward, compiled": step}
+    ways["ours"] = our_step(bags, y)[1]
+    row = compare("a step", ways, min(settings.rounds, 3), **first)
     return {"rows": [row], "lengths": source(settings)}
 
 

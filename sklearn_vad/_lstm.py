@@ -2,8 +2,9 @@
 
 `torch.nn.LSTM` returns all hidden states, multiplies the first one (zeros) with
 the recurrent weights, and can't know that the inputs of all steps are multiples
-of one vector. `last_hidden` leaves these out; its backward pass adds up the
-gradient of the recurrent weights in one product over all steps.
+of one vector. `last_hidden` leaves these out, and the forget gate of sequences of
+one step; its backward pass adds up the gradient of the recurrent weights in one
+product over all steps.
 """
 
 import torch
@@ -86,6 +87,47 @@ def _gradients(ctx, gates, scale, weight, grad_gates):
     return (grad_gates * scale).sum(dim=0), grad_scale, grad_bias, grad_weight
 
 
+class _OnlyStep(torch.autograd.Function):
+    """As `_LastHidden` of sequences of one step, which have nothing to forget."""
+
+    @staticmethod
+    def forward(ctx, gates_i, gates_go, scale, bias, weight):
+        # gates (M, h) of the input gate, (M, 2h) of candidate and output gate
+        size = gates_i.shape[1]
+        gates = []
+        for own, shift in ((gates_i, bias[:size]), (gates_go, bias[2 * size :])):
+            gates.append(
+                own + shift if scale is None else torch.addcmul(shift, own, scale)
+            )
+        i, go = gates
+        i.sigmoid_()
+        g, o = go[:, :size].tanh_(), go[:, size:].sigmoid_()
+        tanh_cell = (i * g).tanh_()
+        ctx.saved = i, g, o, tanh_cell
+        ctx.save_for_backward(gates_i, gates_go, scale, weight)
+        return o * tanh_cell
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_hidden):
+        gates_i, gates_go, scale, weight = ctx.saved_tensors
+        i, g, o, tanh_cell = ctx.saved
+        size = i.shape[1]
+        grad_cell = grad_hidden * o * (1 - tanh_cell.square())
+        grad_i = grad_cell * g * (i - i.square())
+        grad_go = torch.empty_like(gates_go)
+        torch.mul(grad_cell * i, 1 - g.square(), out=grad_go[:, :size])
+        torch.mul(grad_hidden * tanh_cell, o - o.square(), out=grad_go[:, size:])
+        forget = grad_i.new_zeros(size)
+        grad_bias = torch.cat([grad_i.sum(dim=0), forget, grad_go.sum(dim=0)])
+        grad_scale = None
+        if scale is not None:
+            grad_scale = (grad_i * gates_i).sum(dim=1, keepdim=True)
+            grad_scale += (grad_go * gates_go).sum(dim=1, keepdim=True)
+            grad_i, grad_go = grad_i * scale, grad_go * scale
+        return grad_i, grad_go, grad_scale, grad_bias, torch.zeros_like(weight)
+
+
 def last_hidden(lstm, x, scale=None):
     """Run a one-layer LSTM and return its last hidden state only.
 
@@ -112,8 +154,15 @@ def last_hidden(lstm, x, scale=None):
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
     with torch.autocast(device, enabled=False):
-        rows = x.flatten(0, -2).to(dtype)
-        gates = linear(rows, weight_ih.to(dtype)).to(bias.dtype)
+        rows, weight_ih = x.flatten(0, -2).to(dtype), weight_ih.to(dtype)
+        n_steps = x.shape[1] if scale is None else scale.shape[1]
+        if n_steps == 1:
+            size = lstm.hidden_size
+            wanted = weight_ih[:size], weight_ih[2 * size :]  # not the forget gate's
+            gates = [linear(rows, weight).to(bias.dtype) for weight in wanted]
+            scale = None if scale is None else scale.to(bias.dtype)
+            return _OnlyStep.apply(*gates, scale, bias, weight_hh)
+        gates = linear(rows, weight_ih).to(bias.dtype)
         gates = gates.unflatten(0, x.shape[:-1])
         if scale is None:
             gates = gates.transpose(0, 1)  # (steps, M, 4 * hidden_size)

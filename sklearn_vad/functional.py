@@ -10,15 +10,15 @@ Half-precision input of a loss is computed in float32, under autocast too.
 
 References
 ----------
-.. [1] Y. Pu and X. Wu, "Locality-aware attention network with discriminative
-   dynamics learning for weakly supervised anomaly detection", ICME 2022.
-.. [2] W. Sultani, C. Chen and M. Shah, "Real-world anomaly detection in
-   surveillance videos", CVPR 2018.
-.. [3] S. Majhi, S. Das and F. Brémond, "DAM: Dissimilarity attention module for
-   weakly-supervised video anomaly detection", AVSS 2021.
-.. [4] Y. Liu, J. Liu, X. Zhu, D. Wei, X. Huang and L. Song, "Learning task-specific
-   representation for video anomaly detection with spatial-temporal attention",
-   ICASSP 2022.
+- DDL: Y. Pu and X. Wu, "Locality-aware attention network with discriminative
+  dynamics learning for weakly supervised anomaly detection", ICME 2022.
+- Sultani: W. Sultani, C. Chen and M. Shah, "Real-world anomaly detection in
+  surveillance videos", CVPR 2018.
+- DAM: S. Majhi, S. Das and F. Brémond, "DAM: Dissimilarity attention module for
+  weakly-supervised video anomaly detection", AVSS 2021.
+- STA: Y. Liu, J. Liu, X. Zhu, D. Wei, X. Huang and L. Song, "Learning task-specific
+  representation for video anomaly detection with spatial-temporal attention",
+  ICASSP 2022.
 """
 
 import functools
@@ -136,9 +136,9 @@ def topk_mean(scores, k, mask=None):
 
 @_in_full_precision
 def mil_bce_loss(scores, y, mask=None):
-    r"""Binary cross-entropy of the k-max video score, Eq. 6 of [1]_.
+    r"""Binary cross-entropy of the k-max video score, Eq. 6 of DDL.
 
-    .. math:: -\frac{1}{N} \sum_i y_i \log p_i + (1 - y_i) \log(1 - p_i)
+    .. math:: -\frac{1}{N} \sum_i y_i \log(p_i) + (1 - y_i) \log(1 - p_i)
 
     where p is the mean of the k highest scores, k = T // 16 + 1 for anomalous
     and 1 for normal bags. The paper prints the first term only, with which
@@ -171,7 +171,7 @@ def mil_bce_loss(scores, y, mask=None):
 def mil_ranking_loss(
     scores, y, mask=None, margin=1.0, smoothness=8e-5, sparsity=8e-5, reduction="mean"
 ):
-    r"""MIL ranking loss with smoothness and sparsity terms, Eqs. 6-7 of [2]_.
+    r"""MIL ranking loss with smoothness and sparsity terms, Eqs. 6-7 of Sultani.
 
     .. math:: \max(0, m - \max_t s^a_t + \max_t s^n_t)
               + \lambda_1 \sum_t (s^a_{t+1} - s^a_t)^2 + \lambda_2 \sum_t s^a_t
@@ -222,11 +222,11 @@ def mil_ranking_loss(
 # --------------------------------------------------------------------------
 @_in_full_precision
 def dynamics_ranking_loss(scores, y, mask=None, margin=0.0):
-    r"""Rank score dynamics of anomalous above those of normal bags, Eqs. 7-8 of [1]_.
+    r"""Rank score dynamics of anomalous above those of normal bags, Eqs. 7-8 of DDL.
 
-    With the score dynamics :math:`\delta_t = |s_t - s_{t+1}|`, a bag's energy E is
-    the mean of its k largest :math:`\delta_t^2`, k = T // 16 + 1 for anomalous and
-    1 for normal bags; the loss is :math:`\max(0, \zeta - E^a + E^n)`.
+    With the score dynamics :math:`\delta_t = \lvert s_t - s_{t+1} \rvert`, a bag's
+    energy E is the mean of its k largest :math:`\delta_t^2`, k = T // 16 + 1 for
+    anomalous and 1 for normal bags; the loss is :math:`\max(0, \zeta - E^a + E^n)`.
 
     Parameters
     ----------
@@ -268,11 +268,11 @@ def _feature_steps(features):
 
 @_in_full_precision
 def dynamics_alignment_loss(scores, features, mask=None, eps=1e-7):
-    r"""Align score dynamics with feature dynamics, Eqs. 9-10 of [1]_.
+    r"""Align score dynamics with feature dynamics, Eqs. 9-10 of DDL.
 
     .. math:: \frac{1}{N} \sum_i \frac{1}{T_i - 1}
               \sum_t -\delta^s_t \log(\delta^f_t + \epsilon),
-              \quad \delta^s_t = |s_t - s_{t+1}|,
+              \quad \delta^s_t = \lvert s_t - s_{t+1} \rvert,
               \quad \delta^f_t = 1 - \cos(x_t, x_{t+1})
 
     Both dynamics receive gradients, and all bags take part, normal ones too.
@@ -315,7 +315,7 @@ def dynamics_alignment_loss(scores, features, mask=None, eps=1e-7):
 # DDL: locality-aware attention
 # --------------------------------------------------------------------------
 def locality_prior(n_snippets, sigma):
-    r"""Gaussian-like location prior, Eq. 2 of [1]_.
+    r"""Gaussian-like location prior, Eq. 2 of DDL.
 
     .. math:: G_{ij} = \exp\left(-\frac{|i - j|^2}{2 \sigma}\right)
 
@@ -433,8 +433,11 @@ def _attend_in_blocks(attend, query, key, value, mask, first, window):
 def _softmax(query, key, value, mask, first=0):
     """Return softmax(Q K^T) V without a T x T tensor, wherever the queries begin."""
     no_grad = not torch.is_grad_enabled() or not query.requires_grad
-    if mask is None and no_grad and key.shape[-2] >= _LONG and goes_to_onednn(query):
-        return _softmax_by_products(query, key, value)
+    inputs = [x.float() if x.dtype.itemsize < 4 else x for x in (query, key, value)]
+    long = key.shape[-2] >= _LONG and mask is None and goes_to_onednn(inputs[0])
+    if no_grad and long:  # in float32 faster than torch's attention in bfloat16
+        with torch.autocast("cpu", enabled=False):
+            return _softmax_by_products(*inputs).to(query.dtype)
     # One row of the mask, (B, 1, 1, T), for all queries.
     attend = None if mask is None else mask[:, None, None, :]
     return F.scaled_dot_product_attention(
@@ -497,7 +500,7 @@ def _softmax_with_prior(query, key, value, sigma, mask, first=0):
 def locality_aware_attention(
     query, key, value, sigma, mask=None, *, prior="after", first=0, window=None
 ):
-    r"""Self-attention re-calibrated by a location prior, Eqs. 1-4 of [1]_.
+    r"""Self-attention re-calibrated by a location prior, Eqs. 1-4 of DDL.
 
     .. math:: (\mathrm{softmax}(Q K^T) + G)\, V
 
@@ -624,7 +627,7 @@ def dense_attention_weights(query, key, sigma, mask, prior="after"):
 # DAM: dissimilarity attention
 # --------------------------------------------------------------------------
 def dissimilarities(snippets, previous, kind="dist"):
-    r"""Dissimilarity of snippets to the ones before them, Eqs. 1-2 of [3]_.
+    r"""Dissimilarity of snippets to the ones before them, Eqs. 1-2 of DAM.
 
     "dist" sums absolute differences:
 
@@ -693,7 +696,7 @@ def shift_by_one(snippets):
 
 
 def dissimilarity_map(snippets, kind="dist", mask=None):
-    r"""Dissimilarity map of snippets with inner time steps, Eqs. 1-3 of [3]_.
+    r"""Dissimilarity map of snippets with inner time steps, Eqs. 1-3 of DAM.
 
     .. math:: D_{nt}[j, k] = D_t[j] \, D_n[k]
 
@@ -742,14 +745,14 @@ def criss_cross_attention(
     *,
     temperature=1.0,
 ):
-    r"""One pass of criss-cross attention over feature maps, Eqs. 1-3 of [4]_.
+    r"""One pass of criss-cross attention over feature maps, Eqs. 1-3 of STA.
 
     The features of a video are a map of one channel, snippets down and feature
     dimensions across. A 1x1 convolution makes a query and a key of D channels
     from each cell, :math:`q_{ij} = x_{ij} w_q + b_q`; each cell attends to its
     row and its column, itself once:
 
-    .. math:: \tilde x_{ij} = x_{ij} + \sum_{(m, n)} M^{ij}_{mn} x_{mn}, \quad
+    .. math:: x'_{ij} = x_{ij} + \sum_{(m, n)} M^{ij}_{mn} x_{mn}, \quad
               M^{ij} = \mathrm{softmax} \left(
               \frac{\cos(q_{ij}, k_{mn})}{\tau} \right)_{m = i \, or \, n = j}
 
@@ -816,7 +819,7 @@ def criss_cross_attention(
 
 @_in_full_precision
 def mutual_cosine_embedding_loss(features, y, mask=None, margin=0.4):
-    r"""Mutual cosine embedding loss, Eq. 4 of [4]_.
+    r"""Mutual cosine embedding loss, Eq. 4 of STA.
 
     .. math:: 1 - \underset{i < j}{\mathrm{Avg}} \cos(f^n_i, f^n_j)
               + \underset{i < j}{\mathrm{Avg}} \min(\cos(f^a_i, f^a_j), \xi)

@@ -13,6 +13,15 @@ import numpy as np
 from ._storage import as_array, as_list, bag_name
 from .bags import check_snippet_length
 
+__all__ = [
+    "check_frame_counts",
+    "expand_scores",
+    "pool_segments",
+    "snippet_bounds",
+    "spread_segments",
+    "uniform_rows",
+]
+
 _MAX_FRAMES = 2**32  # of all videos: five years at 25 frames a second
 
 
@@ -250,6 +259,8 @@ def pool_segments(bag, n_segments, pool="mean"):
     """
     if pool not in ("mean", "max"):
         raise ValueError(f"pool must be 'mean' or 'max', got {pool!r}")
+    if len(bag) == n_segments and np.asarray(bag).dtype.kind == "f":
+        return bag  # features of segments already, each of one snippet
     bounds = _segment_bounds(len(bag), n_segments)
     starts, sizes = bounds[:-1], np.diff(bounds)
     # reduceat takes the single row at `start` where a segment is empty.

@@ -318,13 +318,13 @@ class DDLAnomalyDetector(BaseAnomalyDetector):
         Draw as many anomalous as normal videos into each batch.
     validation_fraction : float, default=None
         Share of the training videos to hold out, stratified; see `patience`.
-    validation_score : {"auto", "roc_auc", "average_precision", \
-            "frame_roc_auc", "frame_average_precision", \
-            "balanced_frame_roc_auc"}, default="auto"
-        What chooses the best epoch where there are validation videos. "auto"
-        is "frame_roc_auc" where ``validation`` brings `FrameLabels`, and
-        "roc_auc", of videos, elsewhere. In "balanced_frame_roc_auc" all videos
-        weigh the same, so that a few long ones don't decide alone.
+    validation_score : str, default="auto"
+        What chooses the best epoch where there are validation videos: "roc_auc" or
+        "average_precision", of videos; or, where ``validation`` brings
+        `FrameLabels`, "frame_roc_auc", "frame_average_precision" or
+        "balanced_frame_roc_auc", in which all videos weigh the same, so that a few
+        long ones don't decide alone. "auto" is "frame_roc_auc" with `FrameLabels`,
+        and "roc_auc" without.
     patience : int, default=None
         Stop after so many epochs without a better validation score. With
         None all epochs are trained. The best epoch's weights stay either way.
