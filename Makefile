@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,11 +43,9 @@ docs: $(VENV)/docs.stamp  ## Build the site, docs/_build/html/index.html
 notebooks: $(VENV)/docs.stamp  ## Make examples/notebooks of the scripts of the gallery
 	$(BIN)/python .ci/notebooks.py
 
-bench: $(VENV)/plot.stamp  ## Time metrics, STA's attention, a step of DAM, its streams
-	$(BIN)/python benchmarks/metrics.py
-	$(BIN)/python benchmarks/criss_cross.py --eager --widths 256,1024
-	$(BIN)/python benchmarks/dam.py
-	$(BIN)/python benchmarks/online.py
+bench: $(VENV)/plot.stamp  ## Time every case beside the straightforward way and a floor
+	$(BIN)/python benchmarks/speed.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/speed.py report
 
 clean:  ## Remove all that make, pip and the tools left here, .venv too
 	rm -rf $(VENV) build dist *.egg-info demo.png videos_to_scores.png
