@@ -78,8 +78,8 @@ def flops(kind, lengths, width):
         return lanet_flops(lengths, width, training=False)
     if kind == "mil_ranking":
         return 2 * n * (width * 512 + 512 * 32 + 32)
-    # DAM of one step: two LSTMs without a state before
-    return 2 * n * (2 * width * 4 * 1024 + 1024 * 96 + 96)
+    # DAM of one step: two LSTMs without a state before, nothing to forget, three gates
+    return 2 * n * (2 * width * 3 * 1024 + 1024 * 96 + 96)
 
 
 def floor_of(kind, lengths, width, precision="float32"):
