@@ -919,10 +919,10 @@ def feature_magnitude_loss(features, y, mask=None, k=3, margin=100.0):
     .. math:: \left( |m - g_k(X^a)| + g_k(X^n) \right)^2, \quad
               g_k(X) = \frac{1}{k} \sum_{t \in \Omega_k(X)} \|x_t\|_2
 
-    with :math:`\Omega_k` the k snippets of largest norm, Eq. 2 of RTFM. The paper
-    prints a hinge, :math:`\max(0, m - g_k(X^a) + g_k(X^n))`, which holds the
-    difference of the two only; this form, of the authors' code, draws anomalous
-    magnitudes to the margin and normal ones to 0.
+    with :math:`\Omega_k` the k snippets of largest norm. The paper prints a hinge,
+    :math:`\max(0, m - g_k(X^a) + g_k(X^n))`, for which the difference alone counts;
+    this form, of the authors' code, draws anomalous magnitudes to the margin and
+    normal ones to 0.
 
     Parameters
     ----------

@@ -300,9 +300,7 @@ def feature_magnitude_loss(features, y, k=3, margin=100.0):
         norms = [norm for norm, _ in _largest(rows, k)]
         return sum(norms) / len(norms)
 
-    return _mean_over_pairs(
-        features, y, lambda a, n: (abs(margin - g(a)) + g(n)) ** 2
-    )
+    return _mean_over_pairs(features, y, lambda a, n: (abs(margin - g(a)) + g(n)) ** 2)
 
 
 def magnitude_bce_loss(bags, features, y, k=3):
