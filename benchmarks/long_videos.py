@@ -24,6 +24,7 @@ from sklearn_vad import (
     DAMAnomalyDetector,
     DDLAnomalyDetector,
     MILRankingAnomalyDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
     _scoring,
     load,
@@ -33,6 +34,7 @@ DETECTORS = {
     "MIL ranking": MILRankingAnomalyDetector(),
     "DDL": DDLAnomalyDetector(),
     "DAM (Dist)": DAMAnomalyDetector(),
+    "RTFM": RTFMAnomalyDetector(),
     "STA, by segments": STAAnomalyDetector(),
     "STA, by snippets": STAAnomalyDetector(resolution="snippet"),
 }

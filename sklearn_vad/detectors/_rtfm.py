@@ -126,9 +126,9 @@ class RTFMNet(nn.Module):
             n = mask.sum(dim=1)[:, None, None]
         # Without a softmax the order of the products is free: T x T or w x w numbers.
         if query.shape[1] <= self.width and not self.portable:
-            attended = query @ key.mT @ value
+            attended = query @ key.transpose(1, 2) @ value
         else:
-            attended = query @ (key.mT @ value)
+            attended = query @ (key.transpose(1, 2) @ value)
         return torch.cat([self._convolve(products), attended / n], dim=2)
 
     def _features(self, X, reduced, seen):
@@ -181,7 +181,7 @@ class RTFMNet(nn.Module):
         common = 0
         for i in range(0, len(bag), n):
             _, key, value = self._attention(self._reduce(self._read(bag[i : i + n])))
-            common = common + key.mT @ value / len(bag)
+            common = common + key.transpose(1, 2) @ value / len(bag)
         for i in range(0, len(bag), n):
             start = max(i - reach, 0)
             X = self._read(bag[start : i + n + reach])
@@ -266,7 +266,7 @@ class RTFMAnomalyDetector(BaseAnomalyDetector):
         Passes over the training videos.
     batch_size : int, default=64
         Videos in a batch, 32 of each class; 2 or more.
-    lr : float, default=1e-3
+    lr : float, default=3e-4
         Initial learning rate.
     lr_decay : {"cosine", None}, default="cosine"
         How the learning rate falls to 0 over `max_epochs` in `fit`.
@@ -356,6 +356,7 @@ class RTFMAnomalyDetector(BaseAnomalyDetector):
     _published = {
         "input_scaling": None,
         "max_epochs": 50,
+        "lr": 1e-3,
         "lr_decay": None,
     }
 
@@ -387,7 +388,7 @@ class RTFMAnomalyDetector(BaseAnomalyDetector):
         video_weight=0.0,
         max_epochs=20,
         batch_size=64,
-        lr=1e-3,
+        lr=3e-4,
         lr_decay="cosine",
         optimizer="adam",
         weight_decay=5e-3,
