@@ -99,6 +99,15 @@ def test_pieces_of_rtfm_are_exact(params, videos, monkeypatch):
         assert piece in taken
 
 
+def test_pieces_of_rtfm_in_bfloat16(videos):
+    est = clone(RTFM).set_params(precision="bfloat16").fit(*videos)
+    whole = est.score_snippets(long_ones())
+    snippet = 4 * values_per_snippet(est.net_.module_, (8,))
+    est.set_params(memory_limit=(4 * LONG + 12 * snippet) / 2**30)
+    for one, other in zip(whole, est.score_snippets(long_ones()), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=5e-3)
+
+
 def test_pieces_of_rtfm_hold_little(videos):
     """A day of snippets fits where DDL's keys and values do not."""
     est = clone(RTFM).fit(*videos)

@@ -17,7 +17,7 @@ Where the paper is silent, or the authors' code differs from it, we do this:
 - Queries, keys and values have D / 4 channels, as printed; the code has half of that.
 - ReLU follows each dilated convolution and the 1x1 convolution that reduces the
   features, as in the code; its batch norm, the further convolution behind the
-  concatenation and the dropout before the classifier are left out, as in the paper.
+  concatenation and the dropout of its features are left out, as in the paper.
 - Where D is no multiple of 4, each branch has D / 4 rounded up, and the residual is
   filled up with zeros.
 - Smoothness and sparsity are sums over a video, then means over the anomalous videos
@@ -181,7 +181,8 @@ class RTFMNet(nn.Module):
         common = 0
         for i in range(0, len(bag), n):
             _, key, value = self._attention(self._reduce(self._read(bag[i : i + n])))
-            common = common + key.transpose(1, 2) @ value / len(bag)
+            product = key.transpose(1, 2) @ value
+            common = common + product.float() / len(bag)  # under autocast, too
         for i in range(0, len(bag), n):
             start = max(i - reach, 0)
             X = self._read(bag[start : i + n + reach])
