@@ -8,6 +8,7 @@ from sklearn_vad import (
     DAMAnomalyDetector,
     DDLAnomalyDetector,
     MILRankingAnomalyDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
 )
 from sklearn_vad.functional import mutual_cosine_embedding_loss
@@ -60,6 +61,7 @@ class MILWithMutualCosine(MILRankingAnomalyDetector):
 CLASSES = {
     "DDL": DDLAnomalyDetector,
     "DAM": DAMAnomalyDetector,
+    "RTFM": RTFMAnomalyDetector,  # in no table yet
     "STA": STAAnomalyDetector,
     "MIL ranking": MILRankingAnomalyDetector,
     "DDL + mutual cosine": DDLWithMutualCosine,

@@ -18,6 +18,7 @@ _EXPORTS = {
     "EnsembleAnomalyDetector": "sklearn_vad.detectors",
     "MILRankingAnomalyDetector": "sklearn_vad.detectors",
     "MultiCropDetector": "sklearn_vad.detectors",
+    "RTFMAnomalyDetector": "sklearn_vad.detectors",
     "STAAnomalyDetector": "sklearn_vad.detectors",
     "load": "sklearn_vad.persistence",
     "report": "sklearn_vad.reporting",

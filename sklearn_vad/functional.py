@@ -19,6 +19,9 @@ References
 - STA: Y. Liu, J. Liu, X. Zhu, D. Wei, X. Huang and L. Song, "Learning task-specific
   representation for video anomaly detection with spatial-temporal attention",
   ICASSP 2022.
+- RTFM: Y. Tian, G. Pang, Y. Chen, R. Singh, J. W. Verjans and G. Carneiro,
+  "Weakly-supervised video anomaly detection with robust temporal feature magnitude
+  learning", ICCV 2021.
 """
 
 import functools
@@ -38,12 +41,15 @@ __all__ = [
     "dissimilarity_map",
     "dynamics_alignment_loss",
     "dynamics_ranking_loss",
+    "feature_magnitude_loss",
     "locality_aware_attention",
     "locality_prior",
+    "magnitude_bce_loss",
     "mil_bce_loss",
     "mil_ranking_loss",
     "mutual_cosine_embedding_loss",
     "shift_by_one",
+    "smooth_sparse_loss",
     "topk_mean",
 ]
 
@@ -205,16 +211,54 @@ def mil_ranking_loss(
     >>> mil_ranking_loss(scores, torch.tensor([1, 0]), smoothness=0, sparsity=0)
     tensor(0.7500)
     """
+    top = scores.masked_fill(~_real(scores, mask), -math.inf).amax(dim=1)
+    penalty = smooth_sparse_loss(scores, y, mask, smoothness, sparsity, reduction)
+    return _mean_hinge(top, top, y, margin) + penalty
+
+
+@_in_full_precision
+def smooth_sparse_loss(
+    scores, y, mask=None, smoothness=8e-5, sparsity=8e-5, reduction="mean"
+):
+    r"""Temporal smoothness and sparsity of anomalous videos, Eqs. 5-6 of Sultani.
+
+    .. math:: \lambda_1 \sum_t (s^a_{t+1} - s^a_t)^2 + \lambda_2 \sum_t s^a_t
+
+    Parameters
+    ----------
+    scores : Tensor of shape (B, T)
+    y : Tensor of shape (B,)
+    mask : bool Tensor of shape (B, T), default=None
+    smoothness, sparsity : float
+        lambda_1 and lambda_2 above.
+    reduction : {"mean", "sum"}, default="mean"
+        Over anomalous bags.
+
+    Returns
+    -------
+    loss : Tensor of shape ()
+        0 without an anomalous bag.
+
+    Raises
+    ------
+    ValueError
+        For an unknown `reduction`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_vad.functional import smooth_sparse_loss
+    >>> scores = torch.tensor([[0.5, 1.0], [0.0, 1.0]])
+    >>> smooth_sparse_loss(scores, torch.tensor([1, 0]), smoothness=2, sparsity=1)
+    tensor(2.)
+    """
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
-    real = _real(scores, mask)
-    top = scores.masked_fill(~real, -math.inf).amax(dim=1)
-    kept = _zero_padding(scores, mask)
+    real, kept = _real(scores, mask), _zero_padding(scores, mask)
     steps = (kept[:, 1:] - kept[:, :-1]) * (real[:, 1:] & real[:, :-1])
     penalty = smoothness * steps.square().sum(dim=1) + sparsity * kept.sum(dim=1)
     penalty = penalty[y.bool()]
-    n_bags = max(len(penalty), 1) if reduction == "mean" else 1
-    return _mean_hinge(top, top, y, margin) + penalty.sum() / n_bags
+    return penalty.sum() / (max(len(penalty), 1) if reduction == "mean" else 1)
 
 
 # --------------------------------------------------------------------------
@@ -866,3 +910,96 @@ def mutual_cosine_embedding_loss(features, y, mask=None, margin=0.4):
         members = members & (n_pairs > 0)
         loss = loss + terms[members].sum() / members.sum().clamp(min=1)
     return loss
+
+
+# --------------------------------------------------------------------------
+# RTFM: feature magnitudes
+# --------------------------------------------------------------------------
+@_in_full_precision
+def feature_magnitude_loss(features, y, mask=None, k=3, margin=100.0):
+    r"""Separate the feature magnitudes of anomalous and normal videos, as RTFM does.
+
+    .. math:: \left( |m - g_k(X^a)| + g_k(X^n) \right)^2, \quad
+              g_k(X) = \frac{1}{k} \sum_{t \in \Omega_k(X)} \|x_t\|_2
+
+    with :math:`\Omega_k` the k snippets of largest norm. The paper prints a hinge,
+    :math:`\max(0, m - g_k(X^a) + g_k(X^n))`, for which the difference alone counts;
+    this form, of the authors' code, draws anomalous magnitudes to the margin and
+    normal ones to 0.
+
+    Parameters
+    ----------
+    features : Tensor of shape (B, T, C)
+    y : Tensor of shape (B,)
+    mask : bool Tensor of shape (B, T), default=None
+    k : int, default=3
+        A bag with fewer snippets uses all that it has.
+    margin : float, default=100.0
+        m.
+
+    Returns
+    -------
+    loss : Tensor of shape ()
+        Mean over all (anomalous, normal) pairs of the batch; 0 when a class is
+        missing.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_vad.functional import feature_magnitude_loss
+    >>> features = torch.tensor([[[3.0, 4.0], [0.0, 1.0]], [[0.0, 2.0], [0.0, 0.0]]])
+    >>> feature_magnitude_loss(features, torch.tensor([1, 0]), k=1, margin=6.0)
+    tensor(9.)
+    """
+    top = topk_mean(_magnitudes(features, mask), k, mask)
+    anomalous, normal = top[y.bool()], top[~y.bool()]
+    pairs = (margin - anomalous).abs()[:, None] + normal[None, :]
+    return pairs.square().sum() / max(pairs.numel(), 1)
+
+
+def _magnitudes(features, mask):
+    """Return the norms of snippets, (B, T)."""
+    return torch.linalg.vector_norm(_zero_padding(features, mask), dim=2)
+
+
+@_in_full_precision
+def magnitude_bce_loss(scores, features, y, mask=None, k=3):
+    r"""Binary cross-entropy of the scores where features are largest, as RTFM has it.
+
+    .. math:: -\frac{1}{N} \sum_i y_i \log(p_i) + (1 - y_i) \log(1 - p_i), \quad
+              p = \frac{1}{k} \sum_{t \in \Omega_k(X)} s_t
+
+    with :math:`\Omega_k` the k snippets whose features have the largest norm. The
+    choice passes no gradient to the features.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (B, T)
+        In [0, 1].
+    features : Tensor of shape (B, T, C)
+    y : Tensor of shape (B,)
+    mask : bool Tensor of shape (B, T), default=None
+    k : int, default=3
+        A bag with fewer snippets uses all that it has.
+
+    Returns
+    -------
+    loss : Tensor of shape ()
+        Mean over bags.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_vad.functional import magnitude_bce_loss
+    >>> features = torch.tensor([[[9.0], [1.0]]])  # the first snippet is chosen
+    >>> scores = torch.tensor([[0.5, 0.9]])
+    >>> magnitude_bce_loss(scores, features, torch.tensor([1]), k=1).round(decimals=4)
+    tensor(0.6931)
+    """
+    real = _real(scores, mask)
+    norms = _magnitudes(features.detach(), mask).masked_fill(~real, -math.inf)
+    top = norms.topk(min(k, norms.shape[1]), dim=1).indices  # (B, k)
+    used = real.gather(1, top)
+    chosen = _zero_padding(scores, mask).gather(1, top)  # 0 where not used
+    p = chosen.sum(dim=1) / used.sum(dim=1).clamp(min=1)
+    return F.binary_cross_entropy(p, y.to(p.dtype))

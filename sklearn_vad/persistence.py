@@ -35,6 +35,7 @@ _DETECTORS = (
     "EnsembleAnomalyDetector",
     "MILRankingAnomalyDetector",
     "MultiCropDetector",
+    "RTFMAnomalyDetector",
     "STAAnomalyDetector",
 )
 # What a damaged or hostile file could make us read, or build, at most.

@@ -30,6 +30,7 @@ from sklearn_vad import (
     FrameLabels,
     MILRankingAnomalyDetector,
     MultiCropDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
     datasets,
     metrics,
@@ -301,6 +302,7 @@ _DETECTORS = {
     "DDL": DDLAnomalyDetector(
         hidden_dim=4, n_heads=2, mlp_dims=(3, 2), kernel_size=2, **_SMALL
     ),
+    "RTFM": RTFMAnomalyDetector(hidden_dims=(3, 2), n_segments=4, **_SMALL),
     "STA": STAAnomalyDetector(n_channels=2, hidden_dim=2, n_segments=4, **_SMALL),
     "DAM": DAMAnomalyDetector(n_hidden=4, mlp_dims=(3,), n_segments=4, **_SMALL),
     "crops": MultiCropDetector(_MIL),
@@ -320,7 +322,7 @@ _TOO_MUCH = ("verbose", "n_jobs")
 @st.composite
 def detectors(draw):
     """A detector with some parameters set, perhaps to nonsense."""
-    name = draw(st.sampled_from([*_DETECTORS, "MIL", "DDL", "STA", "DAM"]))
+    name = draw(st.sampled_from([*_DETECTORS, "MIL", "DDL", "RTFM", "STA", "DAM"]))
     est = clone(_DETECTORS[name])
     names = sorted(set(est.get_params(deep=False)) - {*_TOO_MUCH})
     params = draw(

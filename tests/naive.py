@@ -140,15 +140,20 @@ def mil_ranking_loss(
     loss = _mean_over_pairs(
         bags, y, lambda a, n: max(0.0, margin - float(max(a)) + float(max(n)))
     )
+    return loss + smooth_sparse_loss(bags, y, smoothness, sparsity, reduction)
+
+
+def smooth_sparse_loss(bags, y, smoothness=8e-5, sparsity=8e-5, reduction="mean"):
+    """The smoothness and sparsity terms of MIL ranking, of anomalous bags."""
     penalties = []
     for scores, label in zip(bags, y, strict=True):
         if label == 1:
             smooth = sum(delta**2 for delta in _score_dynamics(scores))
             sparse = sum(map(float, scores))
             penalties.append(smoothness * smooth + sparsity * sparse)
-    if penalties:
-        loss += sum(penalties) / (len(penalties) if reduction == "mean" else 1)
-    return loss
+    if not penalties:
+        return 0.0
+    return sum(penalties) / (len(penalties) if reduction == "mean" else 1)
 
 
 def dissimilarities(current, previous, kind):
@@ -280,6 +285,32 @@ def mutual_cosine_embedding_loss(bags, y, margin=0.4):
     if averages[1]:
         loss += sum(averages[1]) / len(averages[1])
     return loss
+
+
+def _largest(rows, k):
+    """Return (norm, t) of the k snippets of largest norm."""
+    norms = [math.sqrt(sum(float(x) ** 2 for x in row)) for row in rows]
+    return sorted(zip(norms, range(len(rows)), strict=True), reverse=True)[:k]
+
+
+def feature_magnitude_loss(features, y, k=3, margin=100.0):
+    """RTFM: (|m - g(X^a)| + g(X^n))^2, g the mean of the k largest norms (Eq. 2)."""
+
+    def g(rows):
+        norms = [norm for norm, _ in _largest(rows, k)]
+        return sum(norms) / len(norms)
+
+    return _mean_over_pairs(features, y, lambda a, n: (abs(margin - g(a)) + g(n)) ** 2)
+
+
+def magnitude_bce_loss(bags, features, y, k=3):
+    """RTFM: cross-entropy of the mean score where the norms are largest."""
+    total = 0.0
+    for scores, rows, label in zip(bags, features, y, strict=True):
+        chosen = [float(scores[t]) for _, t in _largest(rows, k)]
+        p = sum(chosen) / len(chosen)
+        total += -math.log(p) if label == 1 else -math.log(1 - p)
+    return total / len(bags)
 
 
 def relu_rnn(rows, weight_ih, weight_hh, bias_ih, bias_hh):

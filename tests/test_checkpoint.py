@@ -25,6 +25,7 @@ from sklearn_vad import (
     FrameLabels,
     MILRankingAnomalyDetector,
     MultiCropDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
 )
 from sklearn_vad._checkpoint import key_of
@@ -35,9 +36,12 @@ COMMON = {"max_epochs": 4, "batch_size": 8, "random_state": 0, "n_jobs": 1}
 DAM = DAMAnomalyDetector(n_hidden=16, mlp_dims=(16,), **COMMON)
 DDL = DDLAnomalyDetector(hidden_dim=16, mlp_dims=(16, 8), **COMMON)
 MIL = MILRankingAnomalyDetector(hidden_dims=(16, 8), **COMMON)
+RTFM = RTFMAnomalyDetector(hidden_dims=(16, 8), **COMMON)
 STA = STAAnomalyDetector(hidden_dim=8, **COMMON)
 each_detector = pytest.mark.parametrize(
-    "detector", [DAM, DDL, MIL, STA], ids=["dam", "ddl", "mil_ranking", "sta"]
+    "detector",
+    [DAM, DDL, MIL, RTFM, STA],
+    ids=["dam", "ddl", "mil_ranking", "rtfm", "sta"],
 )
 
 

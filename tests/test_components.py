@@ -11,6 +11,7 @@ from sklearn_vad import (
     DAMAnomalyDetector,
     DDLAnomalyDetector,
     MILRankingAnomalyDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
     base,
     load,
@@ -23,6 +24,7 @@ DETECTORS = [
     DAMAnomalyDetector(n_hidden=6, mlp_dims=(4,)),
     STAAnomalyDetector(hidden_dim=4, n_segments=6),
     MILRankingAnomalyDetector(hidden_dims=(6, 4)),
+    RTFMAnomalyDetector(hidden_dims=(6, 4)),
 ]
 y = np.arange(10) % 2
 

@@ -21,6 +21,7 @@ from sklearn_vad import (
     DAMAnomalyDetector,
     DDLAnomalyDetector,
     MILRankingAnomalyDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
 )
 from sklearn_vad import _engine as engine
@@ -37,6 +38,7 @@ DETECTORS = {
     "mil_ranking": MILRankingAnomalyDetector(
         hidden_dims=(16, 8), max_epochs=2, random_state=7
     ),
+    "rtfm": RTFMAnomalyDetector(hidden_dims=(16, 8), max_epochs=2, random_state=7),
     "sta": STAAnomalyDetector(hidden_dim=4, max_epochs=2, random_state=7),
 }
 BAGS, Y = make_bags(24, n_features=8, max_snippets=30, random_state=5)

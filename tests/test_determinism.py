@@ -17,6 +17,7 @@ from sklearn_vad import (
     DAMAnomalyDetector,
     DDLAnomalyDetector,
     MILRankingAnomalyDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
 )
 from sklearn_vad.datasets import make_bags
@@ -28,6 +29,9 @@ DETECTORS = {
         hidden_dim=32, mlp_dims=(32, 16), max_epochs=3, random_state=7, n_jobs=1
     ),
     "mil_ranking": MILRankingAnomalyDetector(max_epochs=3, random_state=7, n_jobs=1),
+    "rtfm": RTFMAnomalyDetector(
+        hidden_dims=(32, 16), max_epochs=3, random_state=7, n_jobs=1
+    ),
     "sta": STAAnomalyDetector(hidden_dim=8, max_epochs=3, random_state=7, n_jobs=1),
 }
 

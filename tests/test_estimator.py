@@ -19,6 +19,7 @@ from sklearn_vad import (
     DDLAnomalyDetector,
     FrameLabels,
     MILRankingAnomalyDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
 )
 from sklearn_vad.datasets import make_bags
@@ -33,10 +34,14 @@ DDL = DDLAnomalyDetector(
 MIL = MILRankingAnomalyDetector(
     hidden_dims=(16, 8), max_epochs=2, random_state=0, n_jobs=1
 )
+RTFM = RTFMAnomalyDetector(hidden_dims=(16, 8), max_epochs=2, random_state=0, n_jobs=1)
 STA = STAAnomalyDetector(hidden_dim=8, max_epochs=2, random_state=0, n_jobs=1)
 
 
-@pytest.fixture(params=[DAM, DDL, MIL, STA], ids=["dam", "ddl", "mil_ranking", "sta"])
+@pytest.fixture(
+    params=[DAM, DDL, MIL, RTFM, STA],
+    ids=["dam", "ddl", "mil_ranking", "rtfm", "sta"],
+)
 def est(request):
     return clone(request.param)
 
@@ -52,8 +57,9 @@ def equal(first, second):
         (DAMAnomalyDetector(n_hidden=32, lr=2e-3, random_state=0), 0.8),
         (DDLAnomalyDetector(hidden_dim=32, lr=2e-3, random_state=0), 0.8),
         (MILRankingAnomalyDetector(random_state=0), 0.85),
+        (RTFMAnomalyDetector(random_state=0), 0.85),
     ],
-    ids=["dam", "ddl", "mil_ranking"],
+    ids=["dam", "ddl", "mil_ranking", "rtfm"],
 )
 def test_learns_to_find_anomalies_in_unseen_videos(detector, least):
     bags, y = make_bags(160, max_snippets=40, difficulty=0.0, random_state=1)

@@ -78,6 +78,26 @@ LOSSES = {
         lambda s, f, y, m: vad.mutual_cosine_embedding_loss(f, y, m, margin=-0.1),
         lambda s, f, y: naive.mutual_cosine_embedding_loss(f, y, margin=-0.1),
     ),
+    "smooth_sparse": (
+        lambda s, f, y, m: vad.smooth_sparse_loss(s, y, m, 0.7, 0.2),
+        lambda s, f, y: naive.smooth_sparse_loss(s, y, 0.7, 0.2),
+    ),
+    "feature_magnitude": (
+        lambda s, f, y, m: vad.feature_magnitude_loss(f, y, m),
+        lambda s, f, y: naive.feature_magnitude_loss(f, y),
+    ),
+    "feature_magnitude, margin": (  # below some magnitudes and above others
+        lambda s, f, y, m: vad.feature_magnitude_loss(f, y, m, k=1, margin=2.5),
+        lambda s, f, y: naive.feature_magnitude_loss(f, y, k=1, margin=2.5),
+    ),
+    "magnitude_bce": (
+        lambda s, f, y, m: vad.magnitude_bce_loss(s, f, y, m),
+        lambda s, f, y: naive.magnitude_bce_loss(s, f, y),
+    ),
+    "magnitude_bce, k": (
+        lambda s, f, y, m: vad.magnitude_bce_loss(s, f, y, m, k=16),
+        lambda s, f, y: naive.magnitude_bce_loss(s, f, y, k=16),
+    ),
 }
 losses = pytest.mark.parametrize("loss", LOSSES)
 

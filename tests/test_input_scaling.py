@@ -15,6 +15,7 @@ from sklearn_vad import (
     DDLAnomalyDetector,
     MILRankingAnomalyDetector,
     MultiCropDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
 )
 from sklearn_vad import bags as bags_module
@@ -24,6 +25,7 @@ SMALL = {"max_epochs": 2, "random_state": 0, "n_jobs": 1, "batch_size": 4}
 DAM = DAMAnomalyDetector(n_hidden=8, mlp_dims=(8,), **SMALL)
 DDL = DDLAnomalyDetector(hidden_dim=8, mlp_dims=(8, 4), **SMALL)
 MIL = MILRankingAnomalyDetector(hidden_dims=(8, 4), **SMALL)
+RTFM = RTFMAnomalyDetector(hidden_dims=(8, 4), **SMALL)
 STA = STAAnomalyDetector(hidden_dim=4, **SMALL)
 ONES = torch.ones(5)
 Y = np.array([0, 1, 0, 1, 0, 1, 0, 1])
@@ -31,7 +33,10 @@ scalings = pytest.mark.parametrize("kind", ["uniform", "standard"])
 all_scalings = pytest.mark.parametrize("kind", ["uniform", "standard", None])
 
 
-@pytest.fixture(params=[DAM, DDL, MIL, STA], ids=["dam", "ddl", "mil_ranking", "sta"])
+@pytest.fixture(
+    params=[DAM, DDL, MIL, RTFM, STA],
+    ids=["dam", "ddl", "mil_ranking", "rtfm", "sta"],
+)
 def est(request):
     return clone(request.param)
 

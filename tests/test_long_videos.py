@@ -10,6 +10,7 @@ from sklearn_vad import (
     DDLAnomalyDetector,
     MILRankingAnomalyDetector,
     MultiCropDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
 )
 from sklearn_vad import functional as vad
@@ -22,6 +23,7 @@ COMMON = {"max_epochs": 1, "random_state": 0, "n_jobs": 1}
 MIL = MILRankingAnomalyDetector(hidden_dims=(16, 8), **COMMON)
 DAM = DAMAnomalyDetector(n_hidden=16, mlp_dims=(16,), **COMMON)
 DDL = DDLAnomalyDetector(hidden_dim=16, mlp_dims=(16, 8), **COMMON)
+RTFM = RTFMAnomalyDetector(hidden_dims=(16, 8), **COMMON)
 STA = STAAnomalyDetector(hidden_dim=8, **COMMON)
 KIB = 2**-20  # in GiB
 LONG = 150
@@ -76,6 +78,48 @@ def test_pieces_of_ddl_are_exact(params, videos):
         pieces = est.score_snippets(long_ones())
         for one, other in zip(whole, pieces, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("params", [{}, {"n_components": 5}], ids=repr)
+def test_pieces_of_rtfm_are_exact(params, videos, monkeypatch):
+    est = clone(RTFM).set_params(**params).fit(*videos)
+    module, taken = est.net_.module_, []
+    run = module.run_in_pieces
+    monkeypatch.setattr(
+        module, "run_in_pieces", lambda bag, n: taken.append(n) or run(bag, n)
+    )
+    whole = est.score_snippets(long_ones())
+    assert taken == []
+    snippet, held = 4 * values_per_snippet(module, (8,)), 4 * LONG
+    for piece in (1, 15, 64):
+        taken.clear()
+        est.set_params(memory_limit=(held + piece * snippet) / 2**30)
+        for one, other in zip(whole, est.score_snippets(long_ones()), strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+        assert piece in taken
+
+
+def test_pieces_of_rtfm_in_bfloat16(videos):
+    est = clone(RTFM).set_params(precision="bfloat16").fit(*videos)
+    whole = est.score_snippets(long_ones())
+    snippet = 4 * values_per_snippet(est.net_.module_, (8,))
+    est.set_params(memory_limit=(4 * LONG + 12 * snippet) / 2**30)
+    for one, other in zip(whole, est.score_snippets(long_ones()), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=5e-3)
+
+
+def test_pieces_of_rtfm_hold_little(videos):
+    """A day of snippets fits where DDL's keys and values do not."""
+    est = clone(RTFM).fit(*videos)
+    module = est.net_.module_
+    snippet = 4 * values_per_snippet(module, (8,))
+    est.set_params(memory_limit=100 * snippet / 2**30)
+    video = np.concatenate([long_ones()[0]] * 20)
+    assert 4 * len(video) < 100 * snippet < 4 * len(video) * 32
+    with torch.no_grad():
+        whole = module(torch.from_numpy(video[None]), torch.ones(1, 3000).bool())
+    (found,) = est.score_snippets([video])
+    np.testing.assert_allclose(found, whole["scores"][0], rtol=0, atol=1e-6)
 
 
 def test_pieces_in_bfloat16(videos):

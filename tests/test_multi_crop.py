@@ -20,6 +20,7 @@ from sklearn_vad import (
     FrameLabels,
     MILRankingAnomalyDetector,
     MultiCropDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
     _storage,
 )
@@ -37,11 +38,15 @@ DDL = DDLAnomalyDetector(
 MIL = MILRankingAnomalyDetector(
     hidden_dims=(16, 8), max_epochs=2, random_state=0, n_jobs=1
 )
+RTFM = RTFMAnomalyDetector(hidden_dims=(16, 8), max_epochs=2, random_state=0, n_jobs=1)
 STA = STAAnomalyDetector(hidden_dim=8, max_epochs=2, random_state=0, n_jobs=1)
 N_CROPS = 3
 
 
-@pytest.fixture(params=[DAM, DDL, MIL, STA], ids=["dam", "ddl", "mil_ranking", "sta"])
+@pytest.fixture(
+    params=[DAM, DDL, MIL, RTFM, STA],
+    ids=["dam", "ddl", "mil_ranking", "rtfm", "sta"],
+)
 def detector(request):
     return clone(request.param)
 
@@ -288,7 +293,7 @@ def test_stream_equals_the_whole_bag(detector, data):
     np.testing.assert_allclose(later.push(bags[1][3]), expected[3], atol=1e-6)
 
 
-@pytest.mark.parametrize("detector", [DDL, STA], ids=["ddl", "sta"])
+@pytest.mark.parametrize("detector", [DDL, RTFM, STA], ids=["ddl", "rtfm", "sta"])
 def test_detectors_that_look_ahead_can_not_stream(detector, data):
     est = MultiCropDetector(clone(detector)).fit(*data)
     name = type(detector).__name__

@@ -15,6 +15,7 @@ from sklearn_vad import (
     EnsembleAnomalyDetector,
     MILRankingAnomalyDetector,
     MultiCropDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
 )
 from sklearn_vad._batching import collate
@@ -35,6 +36,7 @@ COMMON = {"max_epochs": 2, "random_state": 0, "n_jobs": 1}
 DAM = DAMAnomalyDetector(n_hidden=8, mlp_dims=(8,), lr=0.01, **COMMON)
 DDL = DDLAnomalyDetector(hidden_dim=16, mlp_dims=(16, 8), lr=0.01, **COMMON)
 MIL = MILRankingAnomalyDetector(hidden_dims=(16, 8), **COMMON)
+RTFM = RTFMAnomalyDetector(hidden_dims=(16, 8), lr=0.01, **COMMON)
 STA = STAAnomalyDetector(hidden_dim=8, lr=0.01, **COMMON)
 DETECTORS = {
     "dam_dist": (DAM, ()),
@@ -42,6 +44,8 @@ DETECTORS = {
     "ddl": (clone(DDL).set_params(video_weight=0.5), ()),
     "ddl_before": (clone(DDL).set_params(prior="before", n_components=3), ()),
     "mil_ranking": (clone(MIL).set_params(l2_normalize=True, video_weight=2.0), ()),
+    "rtfm": (RTFM, ()),
+    "rtfm_components": (clone(RTFM).set_params(n_components=5), ()),
     "sta": (STA, ()),
     "sta_snippets": (
         clone(STA).set_params(resolution="snippet", temperature=0.3, n_passes=1),

@@ -28,6 +28,7 @@ from sklearn_vad import (
     EnsembleAnomalyDetector,
     MILRankingAnomalyDetector,
     MultiCropDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
 )
 from sklearn_vad._tensor_file import check_tensors
@@ -44,9 +45,12 @@ DDL = DDLAnomalyDetector(
 MIL = MILRankingAnomalyDetector(
     hidden_dims=(16, 8), max_epochs=2, random_state=0, n_jobs=1
 )
+RTFM = RTFMAnomalyDetector(hidden_dims=(16, 8), max_epochs=2, random_state=0, n_jobs=1)
 STA = STAAnomalyDetector(hidden_dim=8, max_epochs=2, random_state=0, n_jobs=1)
 each_detector = pytest.mark.parametrize(
-    "detector", [DAM, DDL, MIL, STA], ids=["dam", "ddl", "mil_ranking", "sta"]
+    "detector",
+    [DAM, DDL, MIL, RTFM, STA],
+    ids=["dam", "ddl", "mil_ranking", "rtfm", "sta"],
 )
 
 
@@ -826,6 +830,7 @@ def test_wrong_descriptions_of_an_ensemble(change, match, ensemble, path):
         (DDL, {"dropout": 0.5}, r"p of the network\.mlp\.2 is 0.1"),
         (DAM, {"variant": "cov"}, "variant of the network is 'dist'"),
         (STA, {"temperature": 0.5}, "temperature of the network is 1.0"),
+        (RTFM, {"dropout": 0.5}, r"p of the network\.classifier\.2 is 0.7"),
         (MIL, {"hidden_dims": (16, 4)}, r"network\.mlp\.3 is 8, .* would be 4"),
         (MIL, {"n_components": 3}, "network.* would be 3"),
     ],

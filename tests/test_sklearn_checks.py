@@ -7,6 +7,7 @@ from sklearn_vad import (
     DDLAnomalyDetector,
     EnsembleAnomalyDetector,
     MILRankingAnomalyDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
 )
 
@@ -34,6 +35,7 @@ EXPECTED_FAILURES = {
         DDLAnomalyDetector(),
         EnsembleAnomalyDetector([("mil", MILRankingAnomalyDetector())]),
         MILRankingAnomalyDetector(),
+        RTFMAnomalyDetector(),
         STAAnomalyDetector(),
     ],
     expected_failed_checks=lambda est: EXPECTED_FAILURES.get(type(est).__name__, {}),

@@ -18,6 +18,7 @@ from sklearn_vad import (
     EnsembleAnomalyDetector,
     MILRankingAnomalyDetector,
     MultiCropDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
     load,
 )
@@ -26,6 +27,7 @@ from sklearn_vad.preprocessing import BagTransformer
 MIL = MILRankingAnomalyDetector(hidden_dims=(5, 3), max_epochs=2, random_state=0)
 DDL = DDLAnomalyDetector(hidden_dim=8, mlp_dims=(8, 4), max_epochs=2, random_state=0)
 DAM = DAMAnomalyDetector(n_hidden=8, max_epochs=1, random_state=0)
+RTFM = RTFMAnomalyDetector(hidden_dims=(5, 3), max_epochs=1, random_state=0)
 STA = STAAnomalyDetector(n_components=4, max_epochs=1, random_state=0)
 
 
@@ -51,7 +53,9 @@ def test_lines_of_a_perceptron(small, tmp_path):
     assert load(tmp_path / "est").summary() == expected
 
 
-@pytest.mark.parametrize("est", [DDL, DAM, STA], ids=lambda est: type(est).__name__)
+@pytest.mark.parametrize(
+    "est", [DDL, DAM, RTFM, STA], ids=lambda est: type(est).__name__
+)
 def test_lines_add_up(est, small):
     rows, (_, total) = table_of(est.fit(*small).summary())
     numbers = [int(row[-1].replace(",", "")) for row in rows]

@@ -11,6 +11,7 @@ from sklearn_vad import (
     DDLAnomalyDetector,
     MILRankingAnomalyDetector,
     MultiCropDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
 )
 from sklearn_vad.metrics import balanced_frame_roc_auc_score, frame_roc_auc_score
@@ -19,11 +20,15 @@ SMALL = {"max_epochs": 1, "random_state": 0, "n_jobs": 1}
 DAM = DAMAnomalyDetector(n_hidden=8, mlp_dims=(8,), **SMALL)
 DDL = DDLAnomalyDetector(hidden_dim=8, mlp_dims=(8, 4), **SMALL)
 MIL = MILRankingAnomalyDetector(hidden_dims=(8, 4), **SMALL)
+RTFM = RTFMAnomalyDetector(hidden_dims=(8, 4), **SMALL)
 STA = STAAnomalyDetector(hidden_dim=4, **SMALL)
 weights = pytest.mark.parametrize("w", [0.3, 1.0, 20.0])
 
 
-@pytest.fixture(params=[DAM, DDL, MIL, STA], ids=["dam", "ddl", "mil_ranking", "sta"])
+@pytest.fixture(
+    params=[DAM, DDL, MIL, RTFM, STA],
+    ids=["dam", "ddl", "mil_ranking", "rtfm", "sta"],
+)
 def est(request):
     return clone(request.param)
 

@@ -5,6 +5,7 @@ from ._ddl import DDLAnomalyDetector
 from ._ensemble import EnsembleAnomalyDetector
 from ._mil_ranking import MILRankingAnomalyDetector
 from ._multi_crop import MultiCropDetector
+from ._rtfm import RTFMAnomalyDetector
 from ._sta import STAAnomalyDetector
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "EnsembleAnomalyDetector",
     "MILRankingAnomalyDetector",
     "MultiCropDetector",
+    "RTFMAnomalyDetector",
     "STAAnomalyDetector",
 ]
