@@ -36,7 +36,7 @@ MODULES = {
     "speed_scoring": (
         *("score_ddl", "score_mil_ranking", "score_dam", "score_sta"),
         *("score_ddl_busy", "stream", "growth"),
-        *("long_ddl", "long_dam", "long_mil_ranking", "long_sta"),
+        *("long_ddl", "long_dam", "long_mil_ranking", "long_rtfm", "long_sta"),
     ),
     "speed_others": ("read", "metrics", "grid_search", "import_time", "threads"),
 }

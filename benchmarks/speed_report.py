@@ -233,6 +233,7 @@ LONG = {
     "long_ddl": "DDL",
     "long_dam": "DAM",
     "long_sta": "STA",
+    "long_rtfm": "RTFM",
     "long_mil_ranking": "MIL ranking",
 }
 

@@ -34,6 +34,7 @@ from sklearn_vad import (
     DAMAnomalyDetector,
     DDLAnomalyDetector,
     MILRankingAnomalyDetector,
+    RTFMAnomalyDetector,
     STAAnomalyDetector,
     _scoring,
     load,
@@ -47,6 +48,7 @@ DETECTORS = {
     "mil_ranking": MILRankingAnomalyDetector,
     "dam": DAMAnomalyDetector,
     "sta": STAAnomalyDetector,
+    "rtfm": RTFMAnomalyDetector,
 }
 PLAIN = {
     "ddl": (straightforward.LANet, straightforward.score_with_lanet),
@@ -427,6 +429,10 @@ def long_mil_ranking(settings):
     return _long("mil_ranking", settings)
 
 
+def long_rtfm(settings):
+    return _long("rtfm", settings)
+
+
 def long_sta(settings):
     by_snippets = _long("sta", settings, resolution="snippet")
     record = _long("sta", settings)
@@ -441,8 +447,7 @@ def long_ddl(settings):
     record["rows"] += [
         _beside_plain(n, settings) for n in settings.size((1_000, 5_000), (300,))
     ]
-    if "attention_window" in DDLAnomalyDetector().get_params():
-        record["rows"] += _windowed(settings)
+    record["rows"] += _windowed(settings)
     return record
 
 
