@@ -48,9 +48,29 @@ ax.set(xscale="log", xlabel="threshold", ylabel="false-alarm rate", ylim=(0, 0.1
 _ = ax.legend()
 
 # %%
-# Above a threshold, scores are events: first and last frame, and the highest score.
+# A rate of frames is no number of alarms: one alarm may last. The same detector, with
+# its alarms counted, and what they buy. (The few minutes of these normal videos make
+# coarse steps of it.)
+
+from sklearn_vad.display import FrameRocDisplay
 
 scores = detector.score_snippets(bags[test])
+display = FrameRocDisplay.from_predictions(
+    y[test], scores, x_axis="false_alarms_per_hour", frame_rate=25, name="test videos"
+)
+chosen = np.flatnonzero(display.thresholds >= threshold)[-1]
+display.ax_.plot(display.x[chosen], display.tpr[chosen], "o", color="k", mfc="none")
+display.ax_.annotate(
+    "chosen",
+    (display.x[chosen], display.tpr[chosen]),
+    (8, -14),
+    textcoords="offset points",
+)
+plt.show()
+
+# %%
+# Above a threshold, scores are events: first and last frame, and the highest score.
+
 events = find_events(scores, y[test], threshold=threshold, merge_frames=32)
 longest = np.argmax(bags.lengths[test] * y.video_labels[test])
 print(f"{bags.ids[test[longest]]}:")

@@ -10,6 +10,7 @@ on real features, with seeds and intervals, is among the results of this site.
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
 from sklearn.model_selection import StratifiedKFold, cross_validate
 
 from sklearn_vad import (
@@ -37,9 +38,9 @@ detectors = {
 # passes for the labels of the videos where ``fit`` is concerned.
 
 cv = StratifiedKFold(3, shuffle=True, random_state=0)
+options = {"scoring": frame_scorers, "cv": cv, "return_estimator": True}
 found = {
-    name: cross_validate(est, bags, y, scoring=frame_scorers, cv=cv)
-    for name, est in detectors.items()
+    name: cross_validate(est, bags, y, **options) for name, est in detectors.items()
 }
 
 # %%
@@ -60,4 +61,33 @@ for ax, (column, label) in zip(axes, columns.items(), strict=True):
     ax.grid(axis="x", alpha=0.3)
 axes[0].set_yticks(range(len(found)), found)
 axes[0].set_ylim(len(found) - 0.5, -0.5)
+plt.show()
+
+# %%
+# Curves say more than their areas: how many of the anomalous frames are found at few
+# false alarms? They are of the first fold, whose videos its detectors have not seen.
+
+from sklearn_vad.display import FramePrecisionRecallDisplay, FrameRocDisplay
+
+_, test = next(cv.split(bags, y))
+figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
+for name in found:
+    est = found[name]["estimator"][0]
+    for display, ax in zip(
+        (FrameRocDisplay, FramePrecisionRecallDisplay), axes, strict=True
+    ):
+        display.from_estimator(est, bags[test], y[test], name=name, ax=ax)
+plt.show()
+
+# %%
+# And one of these videos over time: MIL ranking looks at each snippet alone, DDL at all
+# of them, and its scores are calmer.
+
+from sklearn_vad.display import ScoreTimelineDisplay
+
+i = max(test, key=lambda i: bags.lengths[i] * y.video_labels[i])
+figure, ax = plt.subplots(figsize=(8, 2.6), layout="constrained")
+for name in ("MIL ranking", "DDL"):
+    est = found[name]["estimator"][0]
+    ScoreTimelineDisplay.from_estimator(est, bags[i], y.masks[i], name=name, ax=ax)
 plt.show()
