@@ -26,10 +26,11 @@ losses = {
     "and ranking": {"ranking_weight": 1, "margin": 1.0, "alignment_weight": 0},
     "and alignment": {"ranking_weight": 0, "alignment_weight": 3},
 }
-common = {"hidden_dim": 32, "sigma": 1.0, "kernel_size": 1, "lr": 1e-3}
+common = {"hidden_dim": 32, "mlp_dims": (64, 32), "sigma": 1.0, "kernel_size": 1}
 detectors = {}
 for name, weights in losses.items():
-    est = DDLAnomalyDetector(max_epochs=12, random_state=0, **common, **weights)
+    options = {**common, **weights, "lr": 5e-3, "max_epochs": 10}
+    est = DDLAnomalyDetector(random_state=0, **options)
     detectors[name] = est.fit(bags[train], y[train])
 
 # %%

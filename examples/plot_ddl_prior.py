@@ -22,9 +22,10 @@ common = {"hidden_dim": 64, "sigma": 6.0, "lr": 1e-3, "max_epochs": 8}
 est = DDLAnomalyDetector(random_state=0, **common).fit(bags, y)
 
 # %%
-# Snippets of one scene, and those of an event, attend to each other. Added after the
-# softmax, as printed in the paper, the prior outweighs that: a row of the softmax sums
-# to 1, the prior's to about ``sqrt(2 * pi * sigma)``.
+# To the left, what the network has learned: scenes and events show as blocks and
+# columns. To the right, what it works with. Added after the softmax, as printed in the
+# paper, the prior outweighs the rest: a row of the softmax sums to 1, one of the prior
+# to about ``sqrt(2 * pi * sigma)``.
 
 AttentionDisplay.from_estimator(
     est, bags[video], y.masks[video], name="prior after the softmax"
@@ -34,7 +35,7 @@ rows = est.attention_map(bags[video]).sum(axis=2)
 print(f"rows sum to {np.median(rows):.1f} (median)")
 
 # %%
-# Added before the softmax, rows still sum to 1, and the neighbours are merely preferred.
+# Added before the softmax, rows still sum to 1; the neighbours are merely preferred.
 
 before = DDLAnomalyDetector(random_state=0, prior="before", **common).fit(bags, y)
 AttentionDisplay.from_estimator(

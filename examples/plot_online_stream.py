@@ -47,9 +47,9 @@ from sklearn_vad.postprocessing import smooth_scores
 (smoothed,) = smooth_scores([scores], 3, causal=True)
 figure, ax = plt.subplots(figsize=(8, 2.6), layout="constrained")
 ScoreTimelineDisplay.from_predictions(
-    scores, y.masks[camera], name="as pushed", linewidth=1, ax=ax
+    scores, y.masks[camera], name="as pushed", threshold=None, linewidth=1, ax=ax
 )
 ScoreTimelineDisplay.from_predictions(
-    smoothed, y.masks[camera], name="mean of the last 3", ax=ax
+    smoothed, y.masks[camera], name="mean of the last 3", threshold=None, ax=ax
 )
 plt.show()

@@ -3,8 +3,8 @@ A report to click through
 =========================
 
 A figure shows a few videos. ``report`` writes one HTML file with all of them: a list,
-sorted by score, a timeline of each, and a threshold to move while detections, events and
-false alarms are counted.
+sorted by score, a timeline of each, and a threshold to move while detections, events
+and false alarms are counted.
 """
 
 import tempfile
@@ -36,8 +36,8 @@ report(
 print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
 
 # %%
-# What it is about: the first videos of its list, those of the highest scores. An
-# anomaly in a normal video, or none in an anomalous one, is what to look for.
+# What it is about: the first videos of its list, those of the highest scores. Here
+# events are shaded, in parts of which the detector sees nothing.
 
 import matplotlib.pyplot as plt
 
