@@ -13,13 +13,13 @@ from sklearn_vad import DAMAnomalyDetector
 from sklearn_vad.datasets import make_bags
 
 bags, y = make_bags(
-    130, n_features=12, n_steps=4, max_snippets=60, difficulty=0.0, random_state=1
+    150, n_features=12, n_steps=4, max_snippets=60, difficulty=0.0, random_state=1
 )
-train, test = np.arange(100), np.arange(100, 130)
+train, test = np.arange(110), np.arange(110, 150)
 detectors = {}
 for variant in ("dist", "cov"):
     est = DAMAnomalyDetector(
-        variant=variant, n_hidden=32, lr=1e-2, max_epochs=15, random_state=0
+        variant=variant, n_hidden=32, lr=1e-2, max_epochs=18, random_state=0
     )
     detectors[variant.capitalize()] = est.fit(bags[train], y[train])
 
