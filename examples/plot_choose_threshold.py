@@ -49,8 +49,8 @@ _ = ax.legend()
 
 # %%
 # A rate of frames is no number of alarms. Counted, those 5 % are some 200 an hour, for
-# single snippets raise them. Who stands a few alarms an hour finds less than half of the
-# anomalous frames. (These normal videos last twenty minutes: steps are coarse.)
+# single snippets raise them. At a few alarms an hour, less than half of the anomalous
+# frames are found. (These normal videos last twenty minutes: steps are coarse.)
 
 from sklearn_vad.display import FrameRocDisplay
 

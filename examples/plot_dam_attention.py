@@ -19,7 +19,7 @@ train, test = np.arange(110), np.arange(110, 150)
 detectors = {}
 for variant in ("dist", "cov"):
     est = DAMAnomalyDetector(
-        variant=variant, n_hidden=32, lr=1e-2, max_epochs=18, random_state=0
+        variant=variant, n_hidden=32, lr=1e-2, max_epochs=12, random_state=0
     )
     detectors[variant.capitalize()] = est.fit(bags[train], y[train])
 

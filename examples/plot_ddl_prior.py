@@ -11,6 +11,7 @@ that it attends to. ``AttentionDisplay`` draws it, with the prior and without.
 
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.base import clone
 
 from sklearn_vad import DDLAnomalyDetector
 from sklearn_vad.datasets import make_bags
@@ -18,8 +19,9 @@ from sklearn_vad.display import AttentionDisplay
 
 bags, y = make_bags(60, n_features=32, max_snippets=60, difficulty=0.2, random_state=3)
 video = int(np.argmax(bags.lengths * y.video_labels))
-common = {"hidden_dim": 64, "sigma": 6.0, "lr": 1e-3, "max_epochs": 8}
-est = DDLAnomalyDetector(random_state=0, **common).fit(bags, y)
+est = DDLAnomalyDetector(
+    hidden_dim=64, mlp_dims=(64, 32), sigma=6.0, lr=3e-3, max_epochs=8, random_state=0
+).fit(bags, y)
 
 # %%
 # To the left, what the network has learned: scenes and events show as blocks and
@@ -37,7 +39,7 @@ print(f"rows sum to {np.median(rows):.1f} (median)")
 # %%
 # Added before the softmax, rows still sum to 1; the neighbours are merely preferred.
 
-before = DDLAnomalyDetector(random_state=0, prior="before", **common).fit(bags, y)
+before = clone(est).set_params(prior="before").fit(bags, y)
 AttentionDisplay.from_estimator(
     before, bags[video], y.masks[video], name="prior before the softmax"
 )

@@ -13,8 +13,10 @@ nbclient = pytest.importorskip("nbclient", reason="needs nbclient and ipykernel"
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("ipykernel")
 
-# Each forgets what the one before has left; torch stays imported.
-FRESH = "%reset -f"
+# Each forgets what the one before has left; torch stays imported. Pictures are drawn
+# once, and small: a tight box would draw them twice.
+FRESH = """%reset -f
+%config InlineBackend.print_figure_kwargs = {"bbox_inches": None, "dpi": 40}"""
 
 
 @pytest.fixture(scope="module")
