@@ -13,8 +13,8 @@ from sklearn_vad import MILRankingAnomalyDetector
 from sklearn_vad.datasets import make_bags
 from sklearn_vad.metrics import frame_roc_auc_scorer
 
-bags, y = make_bags(120, n_features=32, difficulty=0.3, random_state=0)
-rest, test = train_test_split(range(120), test_size=0.3, stratify=y, random_state=0)
+bags, y = make_bags(100, n_features=32, difficulty=0.3, random_state=0)
+rest, test = train_test_split(range(100), test_size=0.3, stratify=y, random_state=0)
 
 # %%
 # Two seeds as a parameter: how much the seed decides is a part of the answer.

@@ -14,7 +14,7 @@ from sklearn_vad.datasets import make_bags
 bags, y = make_bags(120, n_features=32, difficulty=0.6, max_snippets=60, random_state=3)
 train, valid = np.arange(70), np.arange(70, 120)
 est = DDLAnomalyDetector(
-    hidden_dim=32, mlp_dims=(64, 32), sigma=1.0, lr=1e-2, max_epochs=20, random_state=0
+    hidden_dim=32, mlp_dims=(64, 32), sigma=1.0, lr=1e-2, max_epochs=15, random_state=0
 )
 est.fit(bags[train], y[train], validation=(bags[valid], y[valid]))
 print(f"epoch {est.best_epoch_} of {len(est.history_)} was kept")
