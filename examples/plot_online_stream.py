@@ -21,7 +21,7 @@ bags, y = make_bags(120, n_features=32, difficulty=0.2, random_state=0)
 camera = int(np.argmax(bags.lengths * y.video_labels))  # a long anomalous video
 others = np.arange(len(bags)) != camera
 detector = DAMAnomalyDetector(n_hidden=64, lr=1e-3, random_state=0)
-detector.fit(bags[others], y[others])
+_ = detector.fit(bags[others], y[others])
 
 # %%
 # Here the camera is an array; in real use each snippet comes from an extractor.
