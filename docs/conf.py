@@ -23,8 +23,9 @@ extensions = [
     "numpydoc",
     "myst_parser",
     "sphinx_gallery.gen_gallery",
-    "mathml",  # these two are ours, in _ext
+    "mathml",  # these three are ours, in _ext
     "public_names",
+    "example_report",
 ]
 templates_path = ["_templates"]
 exclude_patterns = [

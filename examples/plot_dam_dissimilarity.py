@@ -41,7 +41,7 @@ snippet = np.arange(1, len(means))
 axes["time"].plot(snippet, means[1:], lw=1.5)
 edges = np.flatnonzero(np.diff(np.r_[0, covered, 0])).reshape(-1, 2)
 for start, end in edges:
-    axes["time"].axvspan(start - 0.5, end - 0.5, color="tab:red", alpha=0.15, lw=0)
+    axes["time"].axvspan(start - 0.5, end - 0.5, color="#e69f00", alpha=0.35, lw=0)
 axes["time"].set(
     xlabel="snippet (events shaded)", ylabel="mean of the map", xlim=(1, snippet[-1])
 )

@@ -5,47 +5,44 @@ DDL: attention with a sense of place
 Locality-aware attention looks at the whole video and, by a prior, at the neighbours of
 each snippet.
 
-Attention weights form a matrix, one row for each snippet that looks. With the unit
-matrix as its value, ``locality_aware_attention`` returns exactly that.
+Attention weights form a matrix: a row for each snippet that attends, a column for each
+that it attends to. ``AttentionDisplay`` draws it, with the prior and without.
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
+from sklearn.base import clone
 
+from sklearn_vad import DDLAnomalyDetector
 from sklearn_vad.datasets import make_bags
-from sklearn_vad.functional import locality_aware_attention
+from sklearn_vad.display import AttentionDisplay
 
-bags, y = make_bags(20, max_snippets=60, difficulty=0.2, random_state=3)
-video = torch.from_numpy(np.array(bags[np.argmax(bags.lengths)]))
-queries = 0.25 * (video - video.mean(dim=0))[None, None]  # (1, 1, T, D)
-unit = torch.eye(len(video))[None, None]
-
-maps = {
-    "no prior": {"sigma": None},
-    "after the softmax, as printed": {"sigma": 6.0},
-    "before the softmax": {"sigma": 6.0, "prior": "before"},
-}
-found = {
-    name: locality_aware_attention(queries, queries, unit, **options)[0, 0]
-    for name, options in maps.items()
-}
+bags, y = make_bags(60, n_features=32, max_snippets=60, difficulty=0.2, random_state=3)
+video = int(np.argmax(bags.lengths * y.video_labels))
+est = DDLAnomalyDetector(
+    hidden_dim=64, mlp_dims=(64, 32), sigma=6.0, lr=3e-3, max_epochs=8, random_state=0
+).fit(bags, y)
 
 # %%
-# Snippets of one scene look at each other. Added after the softmax, the prior outweighs
-# that: a row of the softmax sums to 1, the prior's to about
-# ``sqrt(2 * pi * sigma)``. Added before, rows still sum to 1, and the neighbours are
-# merely preferred.
+# To the left, what the network has learned: scenes and events show as blocks and
+# columns. To the right, what it works with. Added after the softmax, as printed in the
+# paper, the prior outweighs the rest: a row of the softmax sums to 1, one of the prior
+# to about ``sqrt(2 * pi * sigma)``.
 
-figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
-for ax, (name, weights) in zip(axes, found.items(), strict=True):
-    sums = weights.sum(dim=1)
-    image = ax.imshow(weights.sqrt(), cmap="magma", vmin=0, vmax=1)
-    ax.set_title(f"{name}\nrows sum to {sums.median():.1f}", fontsize="medium")
-    ax.set_xlabel("snippet that is looked at")
-axes[0].set_ylabel("snippet that looks")
-bar = figure.colorbar(image, ax=axes, label="weight", shrink=0.75, ticks=[0, 0.5, 1])
-bar.ax.set_yticklabels(["0", "0.25", "1 or more"])
+AttentionDisplay.from_estimator(
+    est, bags[video], y.masks[video], name="prior after the softmax"
+)
+plt.show()
+rows = est.attention_map(bags[video]).sum(axis=2)
+print(f"rows sum to {np.median(rows):.1f} (median)")
+
+# %%
+# Added before the softmax, rows still sum to 1; the neighbours are merely preferred.
+
+before = clone(est).set_params(prior="before").fit(bags, y)
+AttentionDisplay.from_estimator(
+    before, bags[video], y.masks[video], name="prior before the softmax"
+)
 plt.show()
 
 # %%

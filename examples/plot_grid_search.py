@@ -13,19 +13,19 @@ from sklearn_vad import MILRankingAnomalyDetector
 from sklearn_vad.datasets import make_bags
 from sklearn_vad.metrics import frame_roc_auc_scorer
 
-bags, y = make_bags(120, n_features=32, difficulty=0.3, random_state=0)
-rest, test = train_test_split(range(120), test_size=0.3, stratify=y, random_state=0)
+bags, y = make_bags(100, n_features=32, difficulty=0.3, random_state=0)
+rest, test = train_test_split(range(100), test_size=0.3, stratify=y, random_state=0)
 
 # %%
 # Two seeds as a parameter: how much the seed decides is a part of the answer.
 
 grid = {
-    "lr": [1e-3, 1e-2, 3e-2, 1e-1],
-    "dropout": [0.0, 0.3, 0.6],
+    "lr": [1e-3, 1e-2, 1e-1],
+    "dropout": [0.0, 0.5],
     "random_state": [0, 1],
 }
 search = GridSearchCV(
-    MILRankingAnomalyDetector(hidden_dims=(64, 16), max_epochs=8),
+    MILRankingAnomalyDetector(hidden_dims=(64, 16), max_epochs=6),
     grid,
     scoring=frame_roc_auc_scorer,
     cv=StratifiedKFold(3, shuffle=True, random_state=0),
@@ -42,7 +42,7 @@ print(f"{frame_roc_auc_scorer(search, bags[test], y[test]):.3f}")
 
 shape = len(grid["dropout"]), len(grid["lr"]), len(grid["random_state"])
 means = search.cv_results_["mean_test_score"].reshape(shape)  # sorted by name
-figure, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
+figure, ax = plt.subplots(figsize=(6, 2.8), layout="constrained")
 image = ax.imshow(means.mean(axis=2), cmap="viridis", aspect="auto")
 for row in range(shape[0]):
     for column in range(shape[1]):

@@ -34,11 +34,12 @@ groups = {
     "snippets of normal videos": ~of_anomalous,
 }
 detector = MILRankingAnomalyDetector(max_epochs=1, random_state=0)
-means = []
+epochs = []
 for _ in range(15):
     detector.partial_fit(bags, y)
-    scores = np.concatenate(detector.score_snippets(bags))
-    means.append([scores[members].mean() for members in groups.values()])
+    epochs.append(detector.score_snippets(bags))
+flat = [np.concatenate(scores) for scores in epochs]
+means = [[scores[members].mean() for members in groups.values()] for scores in flat]
 
 # %%
 figure, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
@@ -47,4 +48,17 @@ for name, line, color in zip(groups, np.transpose(means), colors, strict=True):
     ax.plot(range(1, len(line) + 1), line, color=color, marker="o", ms=4, label=name)
 ax.set(xlabel="epoch", ylabel="mean score", ylim=(0, None))
 ax.legend()
+plt.show()
+
+# %%
+# All frames, not their means alone: after the first epoch, and after the last. Each
+# histogram is of all its frames, the bar above is the gap between the means. Some
+# anomalous frames stay low: the loss has not asked for all of them.
+
+from sklearn_vad.display import ScoreGapDisplay
+
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+for ax, epoch in zip(axes, (1, 15), strict=True):
+    name = f"after epoch {epoch}"
+    ScoreGapDisplay.from_predictions(y, epochs[epoch - 1], n_bins=30, name=name, ax=ax)
 plt.show()

@@ -62,8 +62,10 @@ from sklearn_vad.display import ScoreTimelineDisplay
 from sklearn_vad.postprocessing import find_events
 
 i = max(test, key=lambda i: bags.lengths[i] * y.video_labels[i])
-display = ScoreTimelineDisplay.from_estimator(detector, bags[i], y.masks[i])
+display = ScoreTimelineDisplay.from_estimator(
+    detector, bags[i], y.masks[i], name="MIL ranking"
+)
 (events,) = find_events(detector.score_snippets(bags[[i]]), merge_frames=48)
 for first, last, _ in events.tolist():
     display.ax_.plot([first, last], [-0.01, -0.01], color="k", lw=4, clip_on=False)
-_ = display.ax_.set_title(f"{bags.ids[i]}; black bars: reported events", loc="left")
+_ = display.ax_.set_title(f"{bags.ids[i]}, reported: black", loc="left")

@@ -10,6 +10,7 @@ how much?
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 
 from sklearn_vad.functional import criss_cross_attention
@@ -19,13 +20,13 @@ features = torch.rand(1, 24, 40, generator=generator)  # (videos, snippets, feat
 weights = [torch.randn(10, generator=generator) for _ in range(4)]
 
 snippet, feature = 8, 25
-maps = {"features": features[0]}
+maps = {"features": features[0].numpy()}
 for n_passes in (1, 2):
     x = seen = features.clone().requires_grad_()
     for _ in range(n_passes):
         seen = criss_cross_attention(seen, *weights)
     seen[0, snippet, feature].backward()
-    maps[f"seen after {n_passes} pass{'es' * (n_passes > 1)}"] = x.grad[0].abs()
+    maps[f"seen after {n_passes} pass{'es' * (n_passes > 1)}"] = x.grad[0].abs().numpy()
 
 # %%
 # After one pass: its cross. After two: everything, more weakly off the cross. The usual
@@ -37,7 +38,7 @@ for ax, (name, values) in zip(axes, maps.items(), strict=True):
     if name == "features":
         ax.imshow(values, cmap="Greys", aspect="auto")
     else:
-        logs = values.clamp(min=1e-4).log10()
+        logs = np.log10(values.clip(1e-4))
         image = ax.imshow(logs, cmap="magma", vmin=-4, vmax=0, aspect="auto")
     ax.plot(feature, snippet, "s", ms=9, mfc="none", mec="tab:cyan", mew=2)
     ax.set_title(name, fontsize="medium")

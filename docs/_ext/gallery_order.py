@@ -6,9 +6,11 @@ FIRST = (
     "first_detector",
     "own_features",
     "compare_detectors",
+    "report",
     "choose_threshold",
-    "online_stream",
+    "training_history",
     "grid_search",
+    "online_stream",
     "metrics_traps",
 )
 

@@ -273,7 +273,9 @@ def _make_axes_beneath(ax):
             "Clip_A goes beneath the scores, into a part of their place: expected an ax"
             " of plt.subplots, got one with a place of its own"
         )
-    upper, lower = place.subgridspec(2, 1, height_ratios=(2, 1), hspace=0.08)
+    engine = ax.figure.get_layout_engine()  # of those that make room for labels,
+    hspace = 0.08 if engine is None else None  # "constrained" takes it of the figure
+    upper, lower = place.subgridspec(2, 1, height_ratios=(2, 1), hspace=hspace)
     ax.set_subplotspec(upper)
     beneath = ax.figure.add_subplot(lower, sharex=ax, gid=gid_of("attention"))
     beneath.set(xlabel="frame", ylabel="$Clip_A$", ymargin=0.1)
