@@ -101,29 +101,27 @@ class _Table:
 def make_table(frame_labels, snippet_scores, snippet_length=16):
     """Check labels against scores and count the frames that have each score."""
     labels = as_frame_labels(frame_labels, snippet_length)
-    scores, kinds, _ = _count_by_snippet(labels, snippet_scores)
-    return _count_by_score(scores, kinds)
+    return _count_by_score(*_count_by_snippet(labels, snippet_scores)[:2])
 
 
 def _count_by_snippet(labels, snippet_scores):
-    """Return scores, frames of the three kinds, and videos, of all snippets."""
+    """Return scores and frames of the three kinds, flat, and snippets of videos."""
     scores = check_scores(snippet_scores, len(labels))
     n_snippets = np.array([len(own) for own in scores])
     lengths = labels.snippet_length
     check_frame_counts(n_snippets, labels.n_frames, lengths, labels.ids)
-    video = np.repeat(np.arange(len(labels)), n_snippets)
     anomalous, normal = _count_frames(labels, n_snippets)
     background = normal * np.repeat(labels.video_labels, n_snippets)
-    kinds = np.stack([anomalous, background, normal - background])
-    return np.concatenate(scores), kinds, video
+    kinds = [anomalous, background, normal - background]
+    return np.concatenate(scores), kinds, n_snippets
 
 
 def _count_by_score(scores, kinds):
     order = np.argsort(scores)[::-1]
-    scores = scores[order]
+    scores = scores.take(order)
     last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # of equal ones
     totals = [np.cumsum(frames.take(order)).take(last) for frames in kinds]
-    return _Table(scores[last], *(np.diff(total, prepend=0) for total in totals))
+    return _Table(scores.take(last), *(np.diff(total, prepend=0) for total in totals))
 
 
 def as_frame_labels(frame_labels, snippet_length):
@@ -305,10 +303,9 @@ def _score_gap(table):
     anomalous, normal = table.anomalous, table.normal
     if _is_undefined("score_gap", anomalous_frame=anomalous, normal_frame=normal):
         return float("nan")
-    return float(
-        np.average(table.scores, weights=anomalous)
-        - np.average(table.scores, weights=normal)
-    )
+    scores = table.scores.astype(float)
+    means = [scores @ frames / frames.sum() for frames in (anomalous, normal)]
+    return float(means[0] - means[1])
 
 
 # --------------------------------------------------------------------------
@@ -379,8 +376,9 @@ def balanced_frame_roc_auc_score(frame_labels, snippet_scores, *, snippet_length
     0.5
     """
     labels = as_frame_labels(frame_labels, snippet_length)
-    scores, kinds, video = _count_by_snippet(labels, snippet_scores)
-    table = _count_by_score(scores, kinds / labels.n_frames[video])
+    scores, kinds, n_snippets = _count_by_snippet(labels, snippet_scores)
+    n_frames = np.repeat(labels.n_frames, n_snippets)
+    table = _count_by_score(scores, [frames / n_frames for frames in kinds])
     return _frame_roc_auc(table, "balanced_frame_roc_auc_score")
 
 
@@ -566,12 +564,12 @@ def category_roc_auc_score(
         raise ValueError(f"negatives must be 'own' or 'all_normal', got {negatives!r}")
     labels = as_frame_labels(frame_labels, snippet_length)
     members = _find_members(categories, labels.video_labels)
-    scores, kinds, video = _count_by_snippet(labels, snippet_scores)
+    scores, kinds, n_snippets = _count_by_snippet(labels, snippet_scores)
     others = labels.video_labels == 0 if negatives == "all_normal" else False
     aucs = {}
     for category, own in members.items():
-        chosen = (own | others)[video]
-        table = _count_by_score(scores[chosen], kinds[:, chosen])
+        chosen = np.repeat(own | others, n_snippets)
+        table = _count_by_score(scores[chosen], [frames[chosen] for frames in kinds])
         aucs[category] = _frame_roc_auc(
             table, f"category_roc_auc_score of {category!r}"
         )

@@ -237,6 +237,8 @@ def ddl_loss_terms(output, y, mask, *, ranking_weight, alignment_weight, margin,
 
 
 def _sample_uniformly(bag, max_snippets):
+    if max_snippets is None or len(bag) <= max_snippets:
+        return bag  # and no copy
     return bag[uniform_rows(len(bag), max_snippets)]
 
 
