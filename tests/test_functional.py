@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sklearn_vad import _locality
 from sklearn_vad import functional as vad
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -633,7 +634,7 @@ def attend(*args, where):
     n_bags = len(key) if len(args) > 4 and args[4] is not None else 1
     with pytest.MonkeyPatch.context() as patch:
         if where == "blocks":
-            patch.setattr(vad, "BIAS_ENTRIES", 3 * n_bags * key.shape[-2])
+            patch.setattr(_locality, "BIAS_ENTRIES", 3 * n_bags * key.shape[-2])
         prior = "after" if where == "after" else "before"
         return vad.locality_aware_attention(*args, prior=prior)
 
@@ -699,7 +700,7 @@ def test_blocks_of_queries_equal_all_at_once(n_snippets):
 
 def test_a_block_has_one_query_at_least(monkeypatch):
     bags, padded = attention_bags([5, 2])
-    monkeypatch.setattr(vad, "BIAS_ENTRIES", 1)
+    monkeypatch.setattr(_locality, "BIAS_ENTRIES", 1)
     out = vad.locality_aware_attention(*padded, 6.0, mask_of([5, 2]), prior="before")
     expected = naive.locality_aware_attention(*bags, 6.0, "before")
     assert_attention(out, expected, 1e-10)
@@ -831,7 +832,7 @@ def test_attention_under_autocast(where, given):
 @pytest.mark.parametrize("first", [0, 300])
 def test_attention_of_long_bags_by_products(rows, first, monkeypatch):
     """Without gradients long bags go by oneDNN; with them, by torch's attention."""
-    monkeypatch.setattr(vad, "_ROWS", rows)
+    monkeypatch.setattr(_locality, "_ROWS", rows)
     rng = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, 3, 700, 16, generator=rng) for _ in range(3))
     part = query[:, :, first:]
@@ -849,10 +850,10 @@ def test_attention_of_long_bags_by_products(rows, first, monkeypatch):
 @pytest.mark.parametrize("first", [0, 1, 30, 90])
 @pytest.mark.parametrize("sigma", [0.01, 16.0, 300.0, 1e9])
 def test_prior_of_some_rows_and_its_gradient(first, sigma, monkeypatch):
-    monkeypatch.setattr(vad, "_PRIOR_ROWS", (8, 32))
+    monkeypatch.setattr(_locality, "_PRIOR_ROWS", (8, 32))
     value = torch.randn(2, 3, 100, 4, dtype=torch.float64, requires_grad=True)
     n_rows = min(40, 100 - first)
-    found = vad._PriorProduct.apply(value, sigma, first, n_rows)
+    found = _locality._PriorProduct.apply(value, sigma, first, n_rows)
     prior = torch.exp(
         -(torch.arange(100.0).double()[:, None] - torch.arange(100.0)).square()
         / (2 * sigma)
@@ -880,7 +881,7 @@ class LargestTensor(TorchDispatchMode):
 @pytest.mark.parametrize("contiguous", [True, False])
 @pytest.mark.parametrize("masked", [True, False])
 def test_attention_makes_no_tensor_of_t_times_t(contiguous, masked, prior, monkeypatch):
-    monkeypatch.setattr(vad, "BIAS_ENTRIES", 600_000)
+    monkeypatch.setattr(_locality, "BIAS_ENTRIES", 600_000)
     n = 6000
     inputs = [torch.randn(1, 1, 8, n).transpose(2, 3) * 0.3 for _ in range(3)]
     if contiguous:

@@ -33,6 +33,7 @@ HOUSE = (
     {"_scores"},
     {"_criss_cross"},
     {"_products"},
+    {"_locality"},
     {"functional"},
     {"layers"},
     {"_lstm"},

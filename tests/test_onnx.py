@@ -20,11 +20,11 @@ from sklearn_vad import (
 )
 from sklearn_vad._batching import collate
 from sklearn_vad._criss_cross import PlainCrissCross
+from sklearn_vad._locality import dense_locality_aware_attention
 from sklearn_vad._lstm import last_hidden, plain_last_hidden
 from sklearn_vad._onnx import _segments_of
 from sklearn_vad.functional import (
     criss_cross_attention,
-    dense_locality_aware_attention,
     locality_aware_attention,
 )
 from sklearn_vad.timeline import pool_segments, spread_segments

@@ -28,17 +28,19 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .. import _engine
+from .._locality import (
+    dense_attention_weights,
+    dense_locality_aware_attention,
+    prior_reach,
+)
 from .._packing import Packing
 from .._products import linear
 from ..base import BaseAnomalyDetector, check_widths
 from ..functional import (
-    dense_attention_weights,
-    dense_locality_aware_attention,
     dynamics_alignment_loss,
     dynamics_ranking_loss,
     locality_aware_attention,
     mil_bce_loss,
-    prior_reach,
 )
 from ..layers import Dropout, InputScaling, Linear, probabilities
 from ..timeline import uniform_rows
