@@ -385,6 +385,12 @@ class BaseAnomalyDetector(
         _engine.check_same_network(
             module, lambda: self._make_module(self.n_features_in_)
         )
+        if self.net_.precision != self.precision:  # it would score otherwise, too
+            raise ValueError(
+                "parameters were changed since fit: precision of the network is"
+                f" {self.net_.precision!r}, by the parameters it would be"
+                f" {self.precision!r}; set them back, or fit again"
+            )
         return values, self.net_.module_.state_dict(), {}
 
     def _set_fitted_state(self, values, tensors, parts):

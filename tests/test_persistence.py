@@ -833,6 +833,7 @@ def test_wrong_descriptions_of_an_ensemble(change, match, ensemble, path):
         (RTFM, {"dropout": 0.5}, r"p of the network\.classifier\.2 is 0.7"),
         (MIL, {"hidden_dims": (16, 4)}, r"network\.mlp\.3 is 8, .* would be 4"),
         (MIL, {"n_components": 3}, "network.* would be 3"),
+        (MIL, {"precision": "bfloat16"}, "precision of the network is 'float32'"),
     ],
 )
 def test_a_file_would_score_otherwise(detector, params, match, small, tmp_path):
