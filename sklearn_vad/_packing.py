@@ -23,14 +23,13 @@ class Packing:
 
     def __init__(self, mask):
         self.shape = mask.shape
-        lengths = mask.sum(dim=1)
-        self.lengths, order = lengths.sort(descending=True, stable=True)
-        self._lengths = self.lengths.tolist()
-        self.full = self._lengths[-1] == mask.shape[1]
+        lengths, order = mask.sum(dim=1).sort(descending=True, stable=True)
+        self.lengths = lengths.tolist()
+        self.full = self.lengths[-1] == mask.shape[1]
         if not self.full:
             step = torch.arange(mask.shape[1], device=mask.device)
             places = order[:, None] * mask.shape[1] + step
-            self.places = places[step < self.lengths[:, None]]  # (N,), in the batch
+            self.places = places[step < lengths[:, None]]  # (N,), in the batch
 
     def pack(self, x):
         """Return the snippets of a padded ``(B, T, ...)`` as rows, ``(N, ...)``."""
@@ -77,7 +76,7 @@ class Packing:
     def _groups(self):
         """Yield the lengths of bags that go together."""
         group = []
-        for n in self._lengths:
+        for n in self.lengths:
             far = group and n < group[0] * _SIMILAR and group[0] > _SHORT
             alike = len(group) >= _MANY and n < group[0] == group[-1]
             # Without gradients a long bag runs fastest alone.
